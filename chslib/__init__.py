@@ -1,0 +1,7 @@
+"""CHS-Net (Punn & Agarwal, arXiv 2012.07079), replicated: the network, its loss, and what the notebooks share."""
+
+from chslib.loss import SegmentationLoss
+from chslib.network import ARMS, CHSNet, RAIUNet, build_network
+
+__all__ = ["ARMS", "CHSNet", "RAIUNet", "SegmentationLoss", "build_network"]
+__version__ = "0.1.0"

@@ -1,0 +1,224 @@
+"""The slice store: a folder with `slices.csv` and three PNGs a slice, read as a torch Dataset.
+
+The phantom, the official downloads and prepared real slices all end in this format (Sec. 4.1:
+256 x 256 slices, each with a lung mask and an infection mask).
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+COLUMNS = ("slice_id", "source", "volume", "patient", "slice_index", "ct", "lung", "infection")
+KINDS = ("ct", "lung", "infection")
+TARGETS = {"lungs": "lung", "infection": "infection"}  # stage of the cascade -> column of the store
+
+
+def read_table(store: str | Path) -> pd.DataFrame:
+    """Read and check `slices.csv`, one row a slice.
+
+    Raises:
+        FileNotFoundError: no such folder, or no `slices.csv` in it.
+        ValueError: an empty table, a missing column, an empty cell, or a slice_id twice.
+    """
+    store = Path(store)
+    path = store / "slices.csv"
+    if not store.is_dir():
+        raise FileNotFoundError(
+            f"{store}: no such folder; expected a slice store (slices.csv, ct/, lung/, infection/)."
+        )
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path} is missing; expected a slice store. Make one with: python -m chslib.data fuse VOLUMES {store}"
+        )
+    try:
+        table = pd.read_csv(path, dtype={c: str for c in COLUMNS if c != "slice_index"})
+    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"{path} could not be read as CSV ({error}); expected the columns {', '.join(COLUMNS)}."
+        ) from error
+    if missing := [c for c in COLUMNS if c not in table.columns]:
+        raise ValueError(f"{path} lacks the columns {', '.join(missing)}; it has {', '.join(table.columns)}.")
+    if table.empty:
+        raise ValueError(f"{path} holds no slice, only a header; expected one row a slice.")
+    if (empty := table[list(COLUMNS)].isna().any(axis=1)).any():
+        rows = ", ".join(str(i + 2) for i in np.flatnonzero(empty)[:5])
+        raise ValueError(
+            f"{path} has empty cells in line {rows}; every one of {', '.join(COLUMNS)} is needed."
+        )
+    if (twice := table["slice_id"].duplicated()).any():
+        raise ValueError(
+            f"{path} names {table['slice_id'][twice].iloc[0]!r} more than once; slice_id must be unique."
+        )
+    return table
+
+
+def _read_png(path: Path, kind: str) -> np.ndarray:
+    """One PNG as uint8 (H, W): 0..255 for a CT, 0/1 for a mask."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing, though slices.csv names it as a {kind} image.")
+    try:
+        with Image.open(path) as image:
+            if kind == "ct" and image.mode != "L":
+                raise ValueError(f"{path} has mode {image.mode}; expected an 8-bit grey CT (mode L).")
+            pixels = np.asarray(image.convert("L"))
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+        raise ValueError(
+            f"{path} could not be read as an image ({error}); replace it or drop its row."
+        ) from error
+    if kind == "ct":
+        return pixels
+    values = np.unique(pixels)
+    if not (set(values.tolist()) <= {0, 1} or set(values.tolist()) <= {0, 255}):
+        raise ValueError(
+            f"{path} holds values {values[:6].tolist()}...; expected a two-valued mask (1-bit PNG, or 0/255)."
+        )
+    return (pixels > 0).astype(np.uint8)
+
+
+def _read_slice(store: Path, row: "pd.Series") -> dict[str, np.ndarray]:
+    images = {kind: _read_png(store / row[kind], kind) for kind in KINDS}
+    shape = images["ct"].shape
+    for kind in ("lung", "infection"):
+        if images[kind].shape != shape:
+            raise ValueError(
+                f"{store / row[kind]} is {images[kind].shape[0]}x{images[kind].shape[1]} but its CT is "
+                f"{shape[0]}x{shape[1]}; a mask must have the size of its slice."
+            )
+    return images
+
+
+def check_store(store: str | Path, *, progress: bool = False) -> list[str]:
+    """Everything that is wrong with a store, a line each; an empty list for a good one.
+
+    Unlike `read_store`, which stops at the first problem, this reads every image.
+    """
+    store = Path(store)
+    try:
+        table = read_table(store)
+    except (FileNotFoundError, ValueError) as error:
+        return [str(error)]
+    problems = []
+    shapes: dict[tuple[int, int], int] = {}
+    rows = (row for _, row in table.iterrows())
+    for row in tqdm(rows, total=len(table), desc="check", unit="slice", disable=not progress):
+        try:
+            images = _read_slice(store, row)
+        except (FileNotFoundError, ValueError) as error:
+            problems.append(str(error))
+            continue
+        shapes[images["ct"].shape] = shapes.get(images["ct"].shape, 0) + 1
+        for kind in ("lung", "infection"):
+            pixels = int(images[kind].sum())
+            stated = row.get(f"{kind}_pixels")
+            if stated is not None and not pd.isna(stated) and int(stated) != pixels:
+                problems.append(
+                    f"{store / row[kind]} has {pixels} positive pixels; slices.csv says {int(stated)}."
+                )
+    if len(shapes) > 1:
+        problems.append(
+            f"{store} mixes slice sizes: "
+            + ", ".join(f"{n} of {h}x{w}" for (h, w), n in shapes.items())
+            + "."
+        )
+    return problems
+
+
+@dataclass
+class SliceStore:
+    """A store in memory at one size.
+
+    Attributes:
+        table: one row a slice, as in `slices.csv`.
+        ct, lung, infection: uint8 arrays (S, size, size); CT 0..255, masks 0/1.
+        fingerprint: sha256 over ids and decoded pixels at their stored size, so that a lossless
+            re-encoding keeps it and any changed pixel changes it.
+    """
+
+    table: pd.DataFrame
+    ct: np.ndarray
+    lung: np.ndarray
+    infection: np.ndarray
+    fingerprint: str
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+
+def read_store(store: str | Path, *, size: int, progress: bool = True) -> SliceStore:
+    """Read a whole store into memory, CT resized by area averaging and masks by nearest neighbour.
+
+    Args:
+        store: folder with `slices.csv`.
+        size: side of the square slices that come out, pixels; a multiple of 16 for the network.
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_table`; or a missing or unreadable image, a mask of
+            another size or with more than two values, slices of more than one shape.
+    """
+    store = Path(store)
+    table = read_table(store)
+    digest = hashlib.sha256()
+    stacks = {kind: np.empty((len(table), size, size), dtype=np.uint8) for kind in KINDS}
+    resampling = {
+        "ct": Image.Resampling.BOX,
+        "lung": Image.Resampling.NEAREST,
+        "infection": Image.Resampling.NEAREST,
+    }
+    rows = (row for _, row in table.iterrows())
+    shape = None
+    bar = tqdm(
+        rows, total=len(table), desc=f"reading {store.name}", unit="slice", disable=not progress, leave=False
+    )
+    for i, row in enumerate(bar):
+        images = _read_slice(store, row)
+        shape = shape or images["ct"].shape
+        if images["ct"].shape != shape or shape[0] != shape[1]:
+            raise ValueError(
+                f"{store / row['ct']} is {images['ct'].shape}; expected square slices of one size ({shape[0]}x{shape[0]})."
+            )
+        digest.update(row["slice_id"].encode())
+        for kind in KINDS:
+            digest.update(images[kind].tobytes())
+            image = Image.fromarray(images[kind])
+            stacks[kind][i] = np.asarray(
+                image if shape[0] == size else image.resize((size, size), resampling[kind])
+            )
+    return SliceStore(table=table, fingerprint=digest.hexdigest(), **stacks)
+
+
+class SliceDataset(Dataset):
+    """Slices of a store as (image, mask) pairs, each float32 (C, size, size).
+
+    The image is the CT in [0, 1], or its contour map where the second stage asks for one
+    (`inputs`); the mask is 0 or 1. No augmentation: the paper names none (register row 12).
+
+    Args:
+        store: the store in memory.
+        target: "lungs" or "infection".
+        indices: rows of the store.
+        inputs: uint8 (S, C, size, size), replacing the CT as the network's input.
+    """
+
+    def __init__(
+        self, store: SliceStore, *, target: str, indices: np.ndarray, inputs: np.ndarray | None = None
+    ) -> None:
+        if target not in TARGETS:
+            raise ValueError(f"target={target!r}; expected one of {tuple(TARGETS)}.")
+        self.inputs = store.ct[:, None] if inputs is None else inputs
+        self.masks = getattr(store, TARGETS[target])[:, None]
+        self.indices = np.asarray(indices)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, item: int) -> tuple[Tensor, Tensor]:
+        i = self.indices[item]
+        return torch.from_numpy(self.inputs[i]).float() / 255, torch.from_numpy(self.masks[i]).float()

@@ -1,0 +1,140 @@
+"""Which slices train, validate and test, under two protocols.
+
+* "slice", the paper's (Sec. 4.2): a random 70/30 split of slices, stratified by source, with the
+  validation part one of five folds inside the 70 % (register rows 13 and 14). Neighbouring
+  slices of one patient end up on both sides.
+* "patient", the honest one: five folds of whole patients, balanced by infected area. Fold k
+  tests, fold k+1 validates, the other three train.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+PROTOCOLS = ("slice", "patient")
+FOLDS = 5
+
+
+@dataclass(frozen=True)
+class Split:
+    """Row numbers of the store's table; the three parts cover it and do not overlap."""
+
+    train: np.ndarray
+    validation: np.ndarray
+    test: np.ndarray
+
+
+def patient_folds(table: pd.DataFrame, *, folds: int = FOLDS) -> dict[str, int]:
+    """Fold of each patient, dealt in rounds so that every fold holds as many patients as any other
+    (give or take one): in each round the largest infected area goes to the fold that holds least.
+
+    Balancing the area alone would leave the patient with a quarter of all infected pixels alone in
+    a fold, and a test on one patient says nothing of the next.
+
+    Deterministic: ties go by patient name and fold number; no seed is involved, so that every run
+    of every network shares the folds.
+
+    Raises:
+        ValueError: fewer patients than folds, or no `infection_pixels` column.
+    """
+    if "infection_pixels" not in table:
+        raise ValueError(
+            "The store's slices.csv has no infection_pixels column; patient folds are balanced by it."
+        )
+    area = table.groupby("patient")["infection_pixels"].sum()
+    if len(area) < folds:
+        raise ValueError(
+            f"The store holds {len(area)} patients ({', '.join(area.index)}); {folds} folds need at least {folds}."
+        )
+    patients = sorted(area.index, key=lambda p: (-area[p], p))
+    load = dict.fromkeys(range(folds), 0)  # infected pixels
+    assigned = {}
+    for start in range(0, len(patients), folds):
+        open_folds = sorted(load, key=lambda f: (load[f], f))
+        for patient, fold in zip(patients[start : start + folds], open_folds):
+            assigned[patient] = fold
+            load[fold] += int(area[patient])
+    return assigned
+
+
+def split_slices(table: pd.DataFrame, *, seed: int, fold: int = 0, folds: int = FOLDS) -> Split:
+    """The paper's protocol: 30 % of each source's slices test, a fifth of the rest validates."""
+    rng = np.random.default_rng(seed)
+    parts: dict[str, list[np.ndarray]] = {"train": [], "validation": [], "test": []}
+    for _, rows in sorted(table.groupby("source").indices.items()):
+        order = rng.permutation(rows)
+        n_test = round(0.3 * len(order))
+        rest = np.array_split(order[n_test:], folds)
+        parts["test"].append(order[:n_test])
+        parts["validation"].append(rest[fold])
+        parts["train"].extend(part for i, part in enumerate(rest) if i != fold)
+    return Split(**{name: np.sort(np.concatenate(rows)) for name, rows in parts.items()})
+
+
+def split_patients(table: pd.DataFrame, *, fold: int, folds: int = FOLDS) -> Split:
+    """The honest protocol: no patient on two sides."""
+    of_row = table["patient"].map(patient_folds(table, folds=folds)).to_numpy()
+    validation = (fold + 1) % folds
+    return Split(
+        train=np.flatnonzero((of_row != fold) & (of_row != validation)),
+        validation=np.flatnonzero(of_row == validation),
+        test=np.flatnonzero(of_row == fold),
+    )
+
+
+def check_split(table: pd.DataFrame, split: Split, *, by_patient: bool) -> None:
+    """Refuse a split that overlaps, leaves a part empty, or, if promised otherwise, shares a patient.
+
+    Where the table has a `duplicate_of` column, a copy counts as its original's patient.
+
+    Raises:
+        ValueError: naming what crosses.
+    """
+    parts = {"train": split.train, "validation": split.validation, "test": split.test}
+    if empty := [name for name, rows in parts.items() if len(rows) == 0]:
+        raise ValueError(
+            f"The {' and '.join(empty)} part of the split is empty; the store has {len(table)} slices."
+        )
+    together = np.concatenate(list(parts.values()))
+    if len(np.unique(together)) != len(together):
+        raise ValueError("The split puts the same slice in two parts; each slice must be in exactly one.")
+    if not by_patient:
+        return
+    patient = table["patient"].to_numpy(dtype=object)
+    if "duplicate_of" in table:
+        original = dict(zip(table["slice_id"], patient))
+        patient = np.array(
+            [original.get(copy, own) for copy, own in zip(table["duplicate_of"], patient)], dtype=object
+        )
+    groups = {name: set(patient[rows]) for name, rows in parts.items()}
+    for a, b in (("train", "test"), ("train", "validation"), ("validation", "test")):
+        if shared := groups[a] & groups[b]:
+            raise ValueError(
+                f"Patient {', '.join(sorted(shared))} is in both {a} and {b}; "
+                "the patient protocol promises that none crosses (a duplicate counts as its original)."
+            )
+
+
+def make_split(table: pd.DataFrame, *, protocol: str, fold: int, seed: int) -> Split:
+    """The split of one run, checked.
+
+    Args:
+        table: the store's table.
+        protocol: "slice" or "patient".
+        fold: 0..4: the validation fold (slice) or the test fold (patient).
+        seed: of the random 70/30 split; unused by the patient protocol.
+
+    Raises:
+        ValueError: an unknown protocol or fold; see also `check_split` and `patient_folds`.
+    """
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"protocol={protocol!r}; expected one of {PROTOCOLS}.")
+    if not 0 <= fold < FOLDS:
+        raise ValueError(f"fold={fold}; expected 0..{FOLDS - 1}.")
+    if protocol == "slice":
+        split = split_slices(table, seed=seed, fold=fold)
+    else:
+        split = split_patients(table, fold=fold)
+    check_split(table, split, by_patient=protocol == "patient")
+    return split

@@ -1,0 +1,196 @@
+"""Spectral, global spectral and hybrid pooling (Sec. 3.1.1, Eq. 2, Fig. 8).
+
+Spectral pooling (Rippel et al. 2015) takes the DFT of each feature map, keeps the low
+frequencies and goes back. On the real line that map is linear and separable, so for an
+input of H x W it equals two small dense products
+
+    Y = A X B^T,    A: (h, H),  B: (w, W),
+
+with A and B fixed by the sizes alone. They are built once in float64 and cached; no FFT,
+no complex numbers and no imaginary remainder are involved.
+
+Where the paper is silent or contradicts itself:
+
+* register row 4: Eq. 2 is orthonormal, so each halving would double the mean; we scale by
+  hw / HW in frequency, which keeps the mean of every map;
+* register row 6: at an even output size the kept spectrum has one Nyquist term and the
+  input two (+n/2 and -n/2); we average them, which makes the output exactly real;
+* register row 3: "same" pooling cropped to full size would be the identity; we low-pass at
+  half the frequencies and go back to full size;
+* register row 5: global spectral pooling keeps the DC term alone: it is the mean.
+"""
+
+import math
+from functools import lru_cache
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from chslib.pointwise import PointwiseConv2d, conv1x1
+
+PADDINGS = ("valid", "same")
+
+
+@lru_cache(maxsize=512)
+def spectral_operator(size: int, out_size: int) -> Tensor:
+    """The 1-D spectral resampling operator as a dense real matrix, float64, on the CPU.
+
+    Row i, column j is ``1/size * sum_k w_k cos(2 pi k (i/out_size - j/size))`` over the
+    frequencies that both grids hold, |k| <= min(size, out_size) / 2. All weights w_k are 1
+    but the two Nyquist ends of an even grid, which count one half each (register row 6).
+    Smaller ``out_size`` crops the spectrum (Eq. 2), larger pads it with zeros.
+
+    Args:
+        size: length of the input signal, samples.
+        out_size: length of the output signal, samples.
+
+    Returns:
+        Matrix of shape (out_size, size); every row sums to 1, so means are kept.
+
+    Raises:
+        ValueError: a size below 1.
+    """
+    if size < 1 or out_size < 1:
+        raise ValueError(f"spectral_operator got sizes {size} -> {out_size}; both must be at least 1.")
+    kept = min(size, out_size)
+    k = torch.arange(-(kept // 2), kept // 2 + 1, dtype=torch.float64)
+    weight = torch.ones_like(k)
+    if kept % 2 == 0:
+        weight[0] = weight[-1] = 0.5
+    i = torch.arange(out_size, dtype=torch.float64)[:, None, None] / out_size
+    j = torch.arange(size, dtype=torch.float64)[None, :, None] / size
+    return (weight * torch.cos(2 * math.pi * k * (i - j))).sum(-1) / size
+
+
+@lru_cache(maxsize=512)
+def _operator_as(size: int, out_size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    # inference_mode(False): a matrix cached under inference mode could not be used to train later.
+    with torch.inference_mode(False):
+        return spectral_operator(size, out_size).to(dtype=dtype, device=device)
+
+
+def spectral_resample2d(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resample maps (N, C, H, W) to (N, C, h, w) by cropping or zero-padding their spectrum.
+
+    Args:
+        x: real maps, any floating dtype.
+        size: (h, w), each at least 1; smaller is pooling, larger is band-limited upsampling.
+
+    Raises:
+        ValueError: ``x`` has fewer than two axes, or a size below 1.
+    """
+    if x.ndim < 2:
+        raise ValueError(f"Spectral pooling got a tensor of shape {tuple(x.shape)}; expected (..., H, W).")
+    (height, width), (h, w) = x.shape[-2:], size
+    a = _operator_as(height, h, x.dtype, x.device)
+    b = _operator_as(width, w, x.dtype, x.device)
+    if x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous():
+        # Same products on the (N, H, W, C) view, so that no copy changes the memory format:
+        # the height first, over rows of W * C contiguous values.
+        n, c = x.shape[:2]
+        rows = x.permute(0, 2, 3, 1).reshape(n, height, width * c)
+        y = torch.matmul(b, torch.matmul(a, rows).view(n, h, width, c))  # (N, h, w, C)
+        return y.permute(0, 3, 1, 2)
+    # The width first: it folds into one large product; the height is then a batched one.
+    return torch.matmul(a, torch.matmul(x, b.t()))
+
+
+def _check_padding(padding: str) -> None:
+    if padding not in PADDINGS:
+        raise ValueError(f"Pooling got padding={padding!r}; expected one of {PADDINGS}.")
+
+
+class SpectralPool2d(nn.Module):
+    """Spectral pooling by 2 (Eq. 2), exactly real and mean-preserving.
+
+    "valid": (N, C, H, W) -> (N, C, H//2, W//2). "same": the same low-pass brought back to
+    (N, C, H, W) (register row 3).
+
+    Args:
+        padding: "valid" or "same".
+    """
+
+    def __init__(self, *, padding: str = "valid") -> None:
+        super().__init__()
+        _check_padding(padding)
+        self.padding = padding
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = x.shape[-2:]
+        pooled = spectral_resample2d(x, (max(height // 2, 1), max(width // 2, 1)))
+        return pooled if self.padding == "valid" else spectral_resample2d(pooled, (height, width))
+
+    def extra_repr(self) -> str:
+        return f"padding={self.padding!r}"
+
+
+class GlobalSpectralPool2d(nn.Module):
+    """Global spectral pooling (Sec. 3.2): (N, C, H, W) -> (N, C, 1, 1).
+
+    Of a 1 x 1 spectrum only the DC term is left, so this is the mean over each map, and the
+    contrast that the paper draws with global average pooling is empty (register row 5).
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean(dim=(-2, -1), keepdim=True)
+
+
+class MaxPool2d(nn.Module):
+    """Max pooling in the two forms that hybrid pooling needs.
+
+    "valid": 2 x 2 at stride 2. "same": 3 x 3 at stride 1, as in the inception block that the
+    paper builds on; the window is not given (register row 20).
+    """
+
+    def __init__(self, *, padding: str = "valid") -> None:
+        super().__init__()
+        _check_padding(padding)
+        self.padding = padding
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.max_pool2d(x, 2) if self.padding == "valid" else F.max_pool2d(x, 3, stride=1, padding=1)
+
+
+class HybridPool2d(nn.Module):
+    """Hybrid pooling P_h (Sec. 3.1.1): max and spectral pooling in parallel, concatenated, 1x1.
+
+    (N, C, H, W) -> (N, out, H//2, W//2) for "valid", (N, out, H, W) for "same".
+
+    Args:
+        in_channels: C.
+        out_channels: channels after the 1x1 convolution; C by default.
+        padding: "valid" or "same".
+        same_spectral: what "same" spectral pooling does: "lowpass" (default) or "identity",
+            the reading of the authors' later code (register row 3).
+        bias: bias of the 1x1; off where a batch normalisation follows.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int | None = None,
+        *,
+        padding: str = "valid",
+        same_spectral: str = "lowpass",
+        bias: bool = True,
+    ) -> None:
+        super().__init__()
+        if same_spectral not in ("lowpass", "identity"):
+            raise ValueError(f"same_spectral={same_spectral!r}; expected 'lowpass' or 'identity'.")
+        self.max = MaxPool2d(padding=padding)
+        identity = padding == "same" and same_spectral == "identity"
+        self.spectral = nn.Identity() if identity else SpectralPool2d(padding=padding)
+        self.pointwise = PointwiseConv2d(2 * in_channels, out_channels or in_channels, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        # The 1x1 over [max, spectral] is the sum of two 1x1, and the spectral one commutes with the
+        # pooling, which mixes no channels: it is taken where the maps are smallest, and nothing is
+        # concatenated in memory.
+        of_max, of_spectral = self.pointwise.weight.chunk(2, dim=1)
+        peaks = conv1x1(self.max(x), of_max, self.pointwise.bias)
+        if isinstance(self.spectral, SpectralPool2d) and self.spectral.padding == "same":
+            height, width = x.shape[-2:]
+            low = conv1x1(spectral_resample2d(x, (max(height // 2, 1), max(width // 2, 1))), of_spectral)
+            return peaks + spectral_resample2d(low, (height, width))
+        return peaks + conv1x1(self.spectral(x), of_spectral)

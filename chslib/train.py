@@ -1,0 +1,510 @@
+"""One run: read the slices, fit (or resume), evaluate, write its record (Sec. 4.2).
+
+The recipe: Adam at 1e-3 on the loss of Eq. 15, early stopping on the validation loss, no
+augmentation (register rows 11 and 12). The second stage sees what the first predicts
+(Sec. 4.3; register row 9). Mixed precision (bfloat16) on a GPU, float32 on a CPU.
+
+A checkpoint is written behind each epoch. The order of the slices depends on the seed and the
+epoch alone and nothing else is random, so a run that is killed anywhere and started again
+repeats at most one epoch and ends with the same weights.
+"""
+
+import argparse
+import ctypes
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, TQDMProgressBar
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Sampler
+from tqdm import tqdm
+
+from chslib.data.slices import SliceDataset, SliceStore, read_store
+from chslib.data.splits import Split, make_split
+from chslib.experiments import Profile, Run, get_profile, get_run
+from chslib.loss import segmentation_loss
+from chslib.metrics import COUNTS, confusion, evaluate, scores
+from chslib.network import build_network, contour_map, count_parameters
+
+SCHEMA = 1  # of a run record
+
+
+class EpochShuffle(Sampler[int]):
+    """A fresh order each epoch, fixed by (seed, epoch): what makes a resumed run an unbroken one."""
+
+    def __init__(self, length: int, *, seed: int) -> None:
+        self.length, self.seed, self.epoch = length, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:  # called by Lightning
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(np.random.default_rng([self.seed, self.epoch]).permutation(self.length).tolist())
+
+
+class SegmentationTask(L.LightningModule):
+    """A network with its loss (Eq. 15) and optimiser (register row 11)."""
+
+    def __init__(self, network: nn.Module, *, learning_rate: float, config: dict[str, Any]) -> None:
+        super().__init__()
+        self.network, self.learning_rate, self.config = network, learning_rate, config
+        self.counts: list[np.ndarray] = []
+
+    def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
+        image, mask = batch
+        loss = segmentation_loss(self.network(image), mask)
+        self.log("train_loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(image))
+        return loss
+
+    def on_train_batch_end(self, outputs: dict, batch: Any, batch_idx: int) -> None:
+        # Reading the loss waits for a GPU, so not at each step.
+        if batch_idx % 50 == 0 and not torch.isfinite(outputs["loss"]):
+            raise ValueError(
+                f"The training loss became {float(outputs['loss'])} in epoch {self.current_epoch}, step {batch_idx}; "
+                "look for a broken slice (python -m chslib.data check), or lower the learning rate."
+            )
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
+        image, mask = batch
+        logits = self.network(image)
+        self.log("val_loss", segmentation_loss(logits, mask), prog_bar=True, batch_size=len(image))
+        self.counts.append(confusion(logits > 0, mask))
+
+    def on_validation_epoch_end(self) -> None:
+        dsc = float(scores(np.concatenate(self.counts).sum(0))["dsc"])
+        self.counts.clear()
+        self.log("val_dsc", dsc, prog_bar=True)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.Adam(self.parameters(), lr=self.learning_rate)
+
+    def on_save_checkpoint(self, checkpoint: dict) -> None:
+        checkpoint["config"] = self.config
+
+
+class History(Callback):
+    """Losses, validation DSC and seconds of every epoch; part of the checkpoint, so it survives a kill."""
+
+    def __init__(self) -> None:
+        self.epochs: list[dict[str, float]] = []
+        self.started = time.perf_counter()
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.started = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        values = {k: float(trainer.callback_metrics[k]) for k in ("train_loss", "val_loss", "val_dsc")}
+        seconds = round(time.perf_counter() - self.started, 1)
+        self.epochs.append({"epoch": trainer.current_epoch + 1, **values, "seconds": seconds})
+
+    def state_dict(self) -> dict:
+        return {"epochs": self.epochs}
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        self.epochs = list(state_dict["epochs"])
+
+
+def keep_freed_memory() -> bool:
+    """Tell glibc to keep freed blocks for reuse rather than hand them back to the system.
+
+    A training step frees and asks again for hundreds of megabytes; by default each request is
+    mapped and zeroed anew, which on two cores took more time than the arithmetic. True if set.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    mallopt = ctypes.CDLL(None).mallopt
+    trim_threshold, mmap_max = -1, -4  # M_TRIM_THRESHOLD, M_MMAP_MAX of malloc.h
+    return bool(mallopt(mmap_max, 0) and mallopt(trim_threshold, -1))
+
+
+def run_config(run: Run, profile: Profile, network: nn.Module) -> dict[str, Any]:
+    """Everything that decides a run's numbers, apart from data and code; part of its record."""
+    return {
+        **asdict(run),
+        "profile": profile.name,
+        "size": profile.size,
+        "batch_size": profile.batch_size,
+        "learning_rate": profile.learning_rate,
+        "max_epochs": profile.max_epochs[run.target],
+        "patience": profile.patience,
+        "optimizer": "Adam",
+        "loss": "0.5 BCE (mean) + 0.5 Dice",
+        "augmentation": None,
+        "widths": list(network.widths),
+        "parameters": count_parameters(network),
+    }
+
+
+def make_network(run: Run, profile: Profile) -> nn.Module:
+    """The untrained network of a run, channels_last; the caller seeds."""
+    changes = dict(run.network)
+    if profile.widths:
+        changes["widths"] = profile.widths
+    if run.first_stage and run.cascade == "concat":
+        changes["in_channels"] = 2
+    return build_network(run.arm, **changes).to(memory_format=torch.channels_last)
+
+
+def load_weights(network: nn.Module, path: str | Path) -> str:
+    """Load a state dict into a network; returns the sha256 of the file.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file is not a state dict, or holds a network of another shape.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing; train its run first.")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        theirs = {k: tuple(v.shape) for k, v in state.items()}
+    except Exception as error:  # torch raises many kinds for a broken file
+        raise ValueError(f"{path} is not a file of weights ({type(error).__name__}: {error}).") from error
+    ours = {k: tuple(v.shape) for k, v in network.state_dict().items()}
+    if theirs != ours:
+        key = next((k for k in ours if theirs.get(k) != ours[k]), None) or next(
+            k for k in theirs if k not in ours
+        )
+        raise ValueError(
+            f"{path} holds a network of another shape: {key} is {theirs.get(key, 'absent')} there and "
+            f"{ours.get(key, 'absent')} here (widths {getattr(network, 'widths', '?')}). "
+            "Build the network with the arm and widths of the run that wrote it, or delete the file and train again."
+        )
+    network.load_state_dict(state)
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@torch.inference_mode()
+def predict_masks(
+    network: nn.Module, inputs: np.ndarray, *, batch_size: int, progress: str | None = None
+) -> np.ndarray:
+    """Binary masks (sigmoid > 0.5) of uint8 inputs (S, C, H, W), as uint8 (S, 1, H, W)."""
+    device = next(network.parameters()).device
+    was_training = network.training
+    network.eval()
+    masks = np.empty((len(inputs), 1, *inputs.shape[2:]), dtype=np.uint8)
+    starts = range(0, len(inputs), batch_size)
+    for start in tqdm(starts, desc=progress, unit="batch", disable=progress is None, leave=False):
+        batch = torch.from_numpy(inputs[start : start + batch_size]).to(device).float() / 255
+        with torch.autocast("cuda", dtype=torch.bfloat16, enabled=device.type == "cuda"):
+            logits = network(batch.to(memory_format=torch.channels_last))
+        masks[start : start + batch_size] = (logits > 0).cpu().numpy()
+    network.train(was_training)
+    return masks
+
+
+def second_stage_inputs(store: SliceStore, lungs: np.ndarray, *, cascade: str) -> np.ndarray:
+    """Contour maps (S, C, H, W), uint8 as the CT, of predicted lungs (S, 1, H, W) of 0 and 1."""
+    ct, mask = torch.from_numpy(store.ct[:, None]), torch.from_numpy(lungs)
+    # In the concatenated form the mask spans 0..255, as the CT does: both are divided by 255 later.
+    return contour_map(ct, mask * 255 if cascade == "concat" else mask, cascade=cascade).numpy()
+
+
+def write_json(path: Path, content: dict) -> None:
+    """Write atomically: the file is either the old one or the whole new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_text(json.dumps(content, indent=1) + "\n")
+    os.replace(temporary, path)
+
+
+def _commit() -> str:
+    here = Path(__file__).resolve().parent
+    try:
+        commit = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True
+        )
+        dirty = subprocess.run(
+            ["git", "status", "--porcelain", "--", "chslib"],
+            cwd=here.parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return commit.stdout.strip() + ("-modified" if dirty.stdout.strip() else "")
+
+
+def environment() -> dict[str, Any]:
+    """Versions, device and threads, for a record."""
+    cuda = torch.cuda.is_available()
+    processor = platform.machine()
+    if Path("/proc/cpuinfo").is_file():
+        names = [
+            line.split(":", 1)[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if "model name" in line
+        ]
+        processor = names[0] if names else processor
+    return {
+        "commit": _commit(),
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "lightning": L.__version__,
+            "numpy": np.__version__,
+        },
+        "device": torch.cuda.get_device_name()
+        if cuda
+        else f"CPU, {processor}, {torch.get_num_threads()} threads",
+        "precision": "bf16-mixed" if cuda else "32-true",
+    }
+
+
+def _fit(
+    run: Run, profile: Profile, task: SegmentationTask, datasets: dict[str, SliceDataset], folder: Path
+) -> dict:
+    """Fit or resume; returns what the record says of it. The best weights end in the task's network."""
+    history = History()
+    best = ModelCheckpoint(
+        dirpath=folder,
+        filename="best-{epoch:03d}",
+        monitor="val_loss",
+        save_last=True,
+        save_on_train_epoch_end=True,
+        enable_version_counter=False,
+    )
+    stopping = EarlyStopping(monitor="val_loss", patience=profile.patience, check_on_train_epoch_end=True)
+    trainer = L.Trainer(
+        accelerator="auto",
+        devices=1,
+        precision=environment()["precision"],
+        max_epochs=profile.max_epochs[run.target],
+        callbacks=[history, stopping, best, TQDMProgressBar(refresh_rate=5, leave=True)],
+        deterministic="warn",
+        logger=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+    last = folder / "last.ckpt"
+    if last.is_file():
+        theirs = torch.load(last, map_location="cpu", weights_only=True).get("config")
+        if theirs != task.config:
+            differ = [k for k in task.config if (theirs or {}).get(k) != task.config[k]]
+            raise ValueError(
+                f"{last} belongs to another configuration (differs in {', '.join(differ)}: "
+                f"{[(theirs or {}).get(k) for k in differ]} there, {[task.config[k] for k in differ]} here). "
+                f"Delete {folder} to train anew, or rerun with the settings that wrote it."
+            )
+        print(f"resuming {run.name} from {last}")
+    sampler = EpochShuffle(len(datasets["train"]), seed=run.seed)
+    train = DataLoader(datasets["train"], batch_size=profile.batch_size, sampler=sampler)
+    validation = DataLoader(datasets["validation"], batch_size=profile.batch_size)
+    trainer.fit(task, train, validation, ckpt_path=last if last.is_file() else None)
+    if trainer.interrupted:
+        raise KeyboardInterrupt(
+            f"{run.name} was interrupted; start it again to go on from the last whole epoch."
+        )
+    weights = torch.load(best.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
+    task.load_state_dict(weights)
+    best_epoch = min(history.epochs, key=lambda e: e["val_loss"])["epoch"]
+    return {
+        "epochs": len(history.epochs),
+        "best_epoch": best_epoch,
+        "stopped_early": len(history.epochs) < profile.max_epochs[run.target],
+        "fit_seconds": round(sum(e["seconds"] for e in history.epochs), 1),
+        "history": history.epochs,
+    }
+
+
+def train_run(
+    name: str,
+    *,
+    profile: str,
+    slices: str | Path,
+    results: str | Path = "results",
+    runs: str | Path = "runs",
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Train and evaluate one run of the grid; returns its record.
+
+    Files: `<results>/<profile>/<run>.json`, the record, written last and atomically;
+    `<runs>/<profile>/<run>/`: checkpoints, `weights.pt` of the best epoch and `masks.npz`, its
+    predictions on the whole store. A run whose record stands, with the same configuration and
+    data, is not run again.
+
+    Args:
+        name: a key of `chslib.experiments.RUNS`.
+        profile: "smoke", "cpu" or "paper".
+        slices: folder of a slice store.
+
+    Raises:
+        ValueError, FileNotFoundError: an unknown run or profile, a bad store (see
+            `chslib.data.slices`), a second stage whose first has not been run on this data, files
+            of another configuration in the way.
+    """
+    run, settings = get_run(name), get_profile(profile)
+    folder, record_path = Path(runs) / profile / name, Path(results) / profile / f"{name}.json"
+    store = read_store(slices, size=settings.size, progress=progress)
+    split = make_split(store.table, protocol=run.protocol, fold=run.fold, seed=run.seed)
+    L.seed_everything(run.seed, workers=True, verbose=False)
+    network = make_network(run, settings)
+    config = {**run_config(run, settings, network), "data_fingerprint": store.fingerprint}
+
+    parent, inputs = None, store.ct[:, None]
+    if run.first_stage:
+        lungs, parent = _first_stage(run, store, Path(runs) / profile / run.first_stage)
+        inputs = second_stage_inputs(store, lungs, cascade=run.cascade)
+        config["first_stage_weights"] = parent["weights_sha256"]
+    if record_path.is_file():
+        record = json.loads(record_path.read_text())
+        if record["config"] == config:
+            return record
+        raise ValueError(
+            f"{record_path} is the record of another configuration or of other data; "
+            "move it away to train again. Nothing was overwritten."
+        )
+
+    started, clock = datetime.now(UTC), time.perf_counter()
+    folder.mkdir(parents=True, exist_ok=True)
+    if not torch.cuda.is_available():
+        keep_freed_memory()
+    # Deterministic mode would also fill every new tensor with NaN first; nothing here reads such memory.
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    task = SegmentationTask(network, learning_rate=settings.learning_rate, config=config)
+    parts = asdict(split)
+    datasets = {
+        p: SliceDataset(store, target=run.target, indices=rows, inputs=inputs) for p, rows in parts.items()
+    }
+    fit = _fit(run, settings, task, datasets, folder)
+
+    temporary = folder / "weights.pt.part"
+    torch.save({k: v.contiguous() for k, v in network.state_dict().items()}, temporary)
+    os.replace(temporary, folder / "weights.pt")
+    weights_sha256 = hashlib.sha256((folder / "weights.pt").read_bytes()).hexdigest()
+    masks = predict_masks(
+        network, inputs, batch_size=settings.batch_size, progress="predict" if progress else None
+    )
+    _save_masks(folder / "masks.npz", masks, fingerprint=store.fingerprint, weights_sha256=weights_sha256)
+
+    truth = datasets["test"].masks[split.test]
+    counts = confusion(torch.from_numpy(masks[split.test]).bool(), torch.from_numpy(truth).bool())
+    table = store.table.iloc[split.test]
+    record = {
+        "schema": SCHEMA,
+        "run": name,
+        "profile": profile,
+        "config": config,
+        "data": _describe_data(store, split),
+        "first_stage": parent,
+        "fit": fit,
+        "test": evaluate(counts, table["patient"].tolist()),
+        "slices": [[i, *map(int, row)] for i, row in zip(table["slice_id"], counts)],
+        "slices_columns": ["slice_id", *COUNTS],
+        "weights_sha256": weights_sha256,
+        "wall_seconds": round(time.perf_counter() - clock, 1),
+        "started": started.isoformat(timespec="seconds"),
+        **environment(),
+    }
+    write_json(record_path, record)
+    return record
+
+
+def _describe_data(store: SliceStore, split: Split) -> dict[str, Any]:
+    def part(rows: np.ndarray) -> dict[str, Any]:
+        table = store.table.iloc[rows]
+        return {"slices": len(rows), "patients": sorted(table["patient"].unique())}
+
+    return {
+        "fingerprint": store.fingerprint,
+        "slices": len(store),
+        "sources": {k: int(v) for k, v in store.table["source"].value_counts().sort_index().items()},
+        "patients": int(store.table["patient"].nunique()),
+        "infected_share": float(store.infection.mean()),
+        "split": {name: part(rows) for name, rows in asdict(split).items()},
+    }
+
+
+def _save_masks(path: Path, masks: np.ndarray, *, fingerprint: str, weights_sha256: str) -> None:
+    temporary = path.with_name("part-" + path.name)  # numpy would add .npz to another suffix
+    np.savez_compressed(
+        temporary,
+        bits=np.packbits(masks),
+        shape=masks.shape,
+        fingerprint=fingerprint,
+        weights_sha256=weights_sha256,
+    )
+    os.replace(temporary, path)
+
+
+def load_masks(path: str | Path) -> tuple[np.ndarray, dict[str, str]]:
+    """The predictions of a run on its whole store: uint8 (S, 1, H, W), and the hashes they belong to."""
+    with np.load(path) as saved:
+        shape = tuple(saved["shape"])
+        masks = np.unpackbits(saved["bits"], count=int(np.prod(shape))).reshape(shape)
+        return masks, {k: str(saved[k]) for k in ("fingerprint", "weights_sha256")}
+
+
+def _first_stage(run: Run, store: SliceStore, folder: Path) -> tuple[np.ndarray, dict[str, str]]:
+    """Predicted lungs of the first stage, refused where they are absent or of other data."""
+    path = folder / "masks.npz"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path} is missing: {run.name} is fed by the lungs that {run.first_stage} predicts; train that run first."
+        )
+    masks, hashes = load_masks(path)
+    if hashes["fingerprint"] != store.fingerprint or masks.shape[2:] != store.ct.shape[1:]:
+        raise ValueError(
+            f"{path} holds predictions on other data (fingerprint {hashes['fingerprint'][:12]}, here "
+            f"{store.fingerprint[:12]}); train {run.first_stage} on this store first."
+        )
+    return masks, {"run": run.first_stage, "weights_sha256": hashes["weights_sha256"]}
+
+
+def summary(record: dict[str, Any]) -> str:
+    """One record in a few lines, for a terminal."""
+    pooled, patients, fit = record["test"]["pooled"], record["test"]["per_patient"], record["fit"]
+    shown = "  ".join(f"{k} {v:.3f}" for k, v in pooled.items())
+    return (
+        f"{record['run']} ({record['profile']}): {shown}\n"
+        f"  DSC per patient {patients['dsc']['mean']:.3f} +- {patients['dsc']['std']:.3f} "
+        f"over {len(record['test']['patients'])} patients; "
+        f"best of {fit['epochs']} epochs: {fit['best_epoch']}; {fit['fit_seconds'] / 60:.1f} min"
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """`python -m chslib.train RUN --profile P --slices FOLDER`."""
+    parser = argparse.ArgumentParser(
+        prog="python -m chslib.train", description="Train and evaluate one run of the grid."
+    )
+    parser.add_argument("run", help="its name; python -m chslib.experiments list shows them")
+    parser.add_argument("--profile", default="smoke")
+    parser.add_argument("--slices", required=True, help="folder of a slice store")
+    parser.add_argument("--results", default="results")
+    parser.add_argument("--runs", default="runs")
+    options = parser.parse_args(arguments)
+    try:
+        record = train_run(
+            options.run,
+            profile=options.profile,
+            slices=options.slices,
+            results=options.results,
+            runs=options.runs,
+        )
+    except (ValueError, FileNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(summary(record))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
