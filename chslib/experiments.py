@@ -43,9 +43,9 @@ PROFILES = {
         name="smoke",
         size=64,
         widths=(8, 12, 18, 27, 40),
-        batch_size=8,
-        max_epochs={"lungs": 2, "infection": 2},
-        worth="phantom slices at 64x64, a narrow network, 2 epochs: shows that it runs, never a result",
+        batch_size=4,
+        max_epochs={"lungs": 6, "infection": 6},
+        worth="phantom slices at 64x64, a narrow network, 6 epochs: shows that it runs, never a result",
     ),
     "cpu": Profile(
         name="cpu",
@@ -105,6 +105,44 @@ def _hierarchical(table: str, arm: str) -> list[Run]:
 
 
 RUNS: dict[str, Run] = {run.name: run for run in _hierarchical("table2", "full")}
+
+
+def project_root() -> Path:
+    """The folder that holds `notebooks/` and `results/`, from wherever a notebook was opened.
+
+    Raises:
+        FileNotFoundError: neither the working folder nor one above it is the project's.
+    """
+    here = Path.cwd().resolve()
+    for folder in (here, *here.parents):
+        if (folder / "_toc.yml").is_file() and (folder / "notebooks").is_dir():
+            return folder
+    raise FileNotFoundError(
+        f"{here} is not inside a checkout of this project; start Jupyter or papermill there."
+    )
+
+
+def slice_store(profile: str, slices: str, *, root: Path) -> Path:
+    """The store that a profile trains on; for smoke, phantom slices made on the spot if need be.
+
+    Raises:
+        ValueError: an unknown profile, or no store given where the profile needs one.
+    """
+    get_profile(profile)
+    if slices:
+        return Path(slices)
+    if profile != "smoke":
+        raise ValueError(
+            f"Profile {profile!r} needs a slice store: set the parameter `slices` to its folder."
+        )
+    store = root / "data" / "phantom" / "slices"
+    if not (store / "slices.csv").is_file():
+        from chslib.data.fusion import fuse
+        from chslib.data.phantom import write_phantoms
+
+        write_phantoms(store.with_name("volumes"))
+        fuse(store.with_name("volumes"), store, progress=False)
+    return store
 
 
 def get_profile(name: str) -> Profile:

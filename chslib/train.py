@@ -13,11 +13,13 @@ import argparse
 import ctypes
 import hashlib
 import json
+import logging
 import os
 import platform
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -112,6 +114,11 @@ class History(Callback):
         values = {k: float(trainer.callback_metrics[k]) for k in ("train_loss", "val_loss", "val_dsc")}
         seconds = round(time.perf_counter() - self.started, 1)
         self.epochs.append({"epoch": trainer.current_epoch + 1, **values, "seconds": seconds})
+        shown = "  ".join(f"{k.replace('_', ' ')} {v:.4f}" for k, v in values.items())
+        print(
+            f"epoch {trainer.current_epoch + 1} of at most {trainer.max_epochs}: {shown}  ({seconds:.0f} s)",
+            flush=True,
+        )
 
     def state_dict(self) -> dict:
         return {"epochs": self.epochs}
@@ -269,7 +276,13 @@ def environment() -> dict[str, Any]:
 
 
 def _fit(
-    run: Run, profile: Profile, task: SegmentationTask, datasets: dict[str, SliceDataset], folder: Path
+    run: Run,
+    profile: Profile,
+    task: SegmentationTask,
+    datasets: dict[str, SliceDataset],
+    folder: Path,
+    *,
+    progress: bool,
 ) -> dict:
     """Fit or resume; returns what the record says of it. The best weights end in the task's network."""
     history = History()
@@ -287,7 +300,8 @@ def _fit(
         devices=1,
         precision=environment()["precision"],
         max_epochs=profile.max_epochs[run.target],
-        callbacks=[history, stopping, best, TQDMProgressBar(refresh_rate=5, leave=True)],
+        callbacks=[history, stopping, best, *([TQDMProgressBar(refresh_rate=5)] if progress else [])],
+        enable_progress_bar=progress,
         deterministic="warn",
         logger=False,
         enable_model_summary=False,
@@ -307,7 +321,12 @@ def _fit(
     sampler = EpochShuffle(len(datasets["train"]), seed=run.seed)
     train = DataLoader(datasets["train"], batch_size=profile.batch_size, sampler=sampler)
     validation = DataLoader(datasets["validation"], batch_size=profile.batch_size)
-    trainer.fit(task, train, validation, ckpt_path=last if last.is_file() else None)
+    with warnings.catch_warnings():
+        # Lightning's own use of a deprecated torch name, and its hint on loader workers: the slices
+        # are in memory, where a worker would only add copies.
+        warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        trainer.fit(task, train, validation, ckpt_path=last if last.is_file() else None)
     if trainer.interrupted:
         raise KeyboardInterrupt(
             f"{run.name} was interrupted; start it again to go on from the last whole epoch."
@@ -344,6 +363,7 @@ def train_run(
         name: a key of `chslib.experiments.RUNS`.
         profile: "smoke", "cpu" or "paper".
         slices: folder of a slice store.
+        progress: a bar within each epoch; a line behind each is printed in any case.
 
     Raises:
         ValueError, FileNotFoundError: an unknown run or profile, a bad store (see
@@ -378,12 +398,14 @@ def train_run(
         keep_freed_memory()
     # Deterministic mode would also fill every new tensor with NaN first; nothing here reads such memory.
     torch.utils.deterministic.fill_uninitialized_memory = False
+    # Devices found and products to try: the record has the one, nobody asked for the other.
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     task = SegmentationTask(network, learning_rate=settings.learning_rate, config=config)
     parts = asdict(split)
     datasets = {
         p: SliceDataset(store, target=run.target, indices=rows, inputs=inputs) for p, rows in parts.items()
     }
-    fit = _fit(run, settings, task, datasets, folder)
+    fit = _fit(run, settings, task, datasets, folder, progress=progress)
 
     temporary = folder / "weights.pt.part"
     torch.save({k: v.contiguous() for k, v in network.state_dict().items()}, temporary)

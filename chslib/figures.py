@@ -1,0 +1,155 @@
+"""Figures that more than one notebook draws: loss curves, cases in the manner of Fig. 14, the network.
+
+Every figure is returned, never shown or saved, so a notebook or a script decides.
+"""
+
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import nn
+
+from chslib.metrics import confusion, scores
+
+# Okabe-Ito: told apart by people with colour-blindness, and on white as on grey slices.
+BLUE, SKY, GREEN, VERMILION = "#0072B2", "#56B4E9", "#009E73", "#D55E00"
+
+
+def plot_history(record: dict[str, Any]) -> Figure:
+    """Loss and validation DSC of every epoch of a run, the best epoch marked."""
+    history, best = record["fit"]["history"], record["fit"]["best_epoch"]
+    epochs = [e["epoch"] for e in history]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
+    left.plot(epochs, [e["train_loss"] for e in history], "o-", color=BLUE, label="training")
+    left.plot(epochs, [e["val_loss"] for e in history], "s--", color=VERMILION, label="validation")
+    left.set(title="Loss (Eq. 15)", xlabel="epoch", ylabel="loss")
+    left.legend(frameon=False)
+    right.plot(epochs, [e["val_dsc"] for e in history], "s--", color=VERMILION)
+    right.set(title="Validation DSC, all pixels pooled", xlabel="epoch", ylabel="DSC", ylim=(0, 1))
+    for axis in (left, right):
+        axis.axvline(best, color="0.6", lw=1, zorder=0)
+        axis.set_xticks(epochs if len(epochs) <= 12 else np.linspace(1, epochs[-1], 8).round().astype(int))
+        axis.spines[["top", "right"]].set_visible(False)
+    right.annotate("kept", (best, 0.02), xytext=(3, 0), textcoords="offset points", color="0.4", fontsize=8)
+    return figure
+
+
+def pick_cases(dsc: np.ndarray, *, count: int = 3) -> list[int]:
+    """Positions of the best, the median and the worst score, or of `count` evenly spaced ranks."""
+    order = np.argsort(-np.asarray(dsc), kind="stable")
+    ranks = np.linspace(0, len(order) - 1, min(count, len(order))).round().astype(int)
+    return [int(order[r]) for r in ranks]
+
+
+def plot_cases(
+    ct: np.ndarray, truth: np.ndarray, prediction: np.ndarray, *, names: list[str], what: str
+) -> Figure:
+    """Slices, truth and prediction side by side, with DSC and JI of each, after Fig. 14.
+
+    Args:
+        ct: uint8 (N, H, W); truth, prediction: 0/1 masks, same shape.
+        names: a label for each slice.
+        what: what the masks show, "lungs" or "infection".
+    """
+    counts = confusion(torch.from_numpy(prediction).bool(), torch.from_numpy(truth).bool())
+    score = scores(counts)
+    figure, axes = plt.subplots(len(ct), 4, figsize=(9, 2.45 * len(ct)), layout="constrained", squeeze=False)
+    for row, (slice_, y, p) in enumerate(zip(ct, truth, prediction)):
+        errors = np.stack([slice_] * 3, axis=-1) / 255 * 0.55
+        errors[(y > 0) & (p > 0)] = matplotlib_rgb(GREEN)
+        errors[(y > 0) & (p == 0)] = matplotlib_rgb(SKY)
+        errors[(y == 0) & (p > 0)] = matplotlib_rgb(VERMILION)
+        for axis, image in zip(axes[row], (slice_, y, p, errors)):
+            axis.imshow(image, cmap="gray", interpolation="nearest")
+            axis.set(xticks=[], yticks=[])
+            axis.spines[:].set_visible(False)
+        axes[row, 0].set_ylabel(names[row], fontsize=7)
+        axes[row, 2].set_xlabel(f"DSC {score['dsc'][row]:.3f}   JI {score['ji'][row]:.3f}", fontsize=8)
+    for axis, title in zip(
+        axes[0], ("slice", f"{what}: truth", f"{what}: predicted", "green hit, blue missed, red false")
+    ):
+        axis.set_title(title, fontsize=9)
+    return figure
+
+
+def matplotlib_rgb(colour: str) -> tuple[float, float, float]:
+    """A hexadecimal colour as three floats in [0, 1]."""
+    return tuple(int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
+
+
+@torch.no_grad()
+def traced_shapes(network: nn.Module, *, size: int = 256) -> dict[str, tuple[int, ...]]:
+    """Output shape (C, H, W) of every named part of a network, recorded while one slice runs through."""
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def record(name: str):
+        def hook(_module: nn.Module, _inputs: tuple, output: torch.Tensor) -> None:
+            shapes[name] = tuple(output.shape[1:])
+
+        return hook
+
+    handles = [part.register_forward_hook(record(name)) for name, part in network.named_modules() if name]
+    training = network.training
+    try:
+        network.eval()(torch.zeros(1, network.in_channels, size, size))
+    finally:
+        network.train(training)
+        for handle in handles:
+            handle.remove()
+    return shapes
+
+
+def plot_network(network: nn.Module, *, size: int = 256) -> Figure:
+    """The U shape of a `RAIUNet`, drawn from its own traced shapes (our drawing of Fig. 6).
+
+    Each box is a block with its channels and side; arrows are pooling, skip connections and
+    transposed convolutions. Nothing in it is typed by hand, so it cannot go stale.
+    """
+    shapes = traced_shapes(network, size=size)
+    depth = len(network.encoder)
+    figure, axis = plt.subplots(figsize=(9, 5.2), layout="constrained")
+    axis.set(xlim=(-0.8, 2 * depth + 0.8), ylim=(-depth - 0.75, 0.75))
+    axis.axis("off")
+
+    def box(x: float, level: int, name: str, colour: str, label: str) -> None:
+        c, h, w = shapes[name]
+        axis.text(
+            x, -level, f"{label}\n{c} x {h} x {w}", ha="center", va="center", fontsize=8,
+            bbox={"boxstyle": "round,pad=0.45", "fc": "white", "ec": colour, "lw": 1.6},
+        )  # fmt: skip
+
+    def arrow(
+        start: tuple[float, float], end: tuple[float, float], colour: str, style: str = "-", shrink: int = 36
+    ) -> None:
+        axis.annotate("", end, start, arrowprops={
+            "arrowstyle": "-|>", "color": colour, "ls": style, "shrinkA": min(shrink, 30), "shrinkB": shrink, "lw": 1.3, "zorder": 0,
+        })  # fmt: skip
+
+    spread = 0.85  # stages to the right of one another, less than 1 leaves room for the attention
+    kind = type(network.encoder[0]).__name__
+    short = {"ResidualInceptionBlock": "RIB", "DoubleConv": "2 x conv"}.get(kind, kind)
+    for i in range(depth):
+        left = spread * i
+        right = 2 * depth - left
+        box(left, i, f"encoder.{i}", BLUE, short)
+        box(right, i, f"decoder.{i}", VERMILION, short)
+        deeper = spread * (i + 1) if i + 1 < depth else depth
+        arrow((left, -i), (deeper, -i - 1), BLUE)
+        arrow((2 * depth - deeper, -i - 1), (right, -i), VERMILION)
+        arrow((left, -i), (right, -i), GREEN)
+        if f"attention.{i}" in shapes:
+            box(depth, i, f"attention.{i}", GREEN, "SSD")
+            if i + 1 < depth:
+                arrow((deeper, -i - 1), (depth, -i), "0.6", ":")
+    box(depth, depth, "bottleneck", "0.3", short)
+    if "attention.0" in shapes:
+        arrow((depth, -depth), (depth, -depth + 1), "0.6", ":", shrink=20)
+    pool = type(network.pools[0]).__name__.replace("2d", "")
+    axis.text(0, -depth - 0.2, f"blue: {pool}, valid\nred: transposed convolution\ngreen: skip connection"
+              + ("\ndotted: the layer below, to SSD" if "attention.0" in shapes else ""), fontsize=8, va="center")  # fmt: skip
+    c, h, w = shapes["head"]
+    axis.text(2 * depth, 0.55, f"1x1 -> logits {c} x {h} x {w}", ha="center", fontsize=8)
+    axis.text(0, 0.55, f"input {network.in_channels} x {size} x {size}", ha="center", fontsize=8)
+    return figure
