@@ -21,7 +21,7 @@ def problems(notebook: dict) -> list[str]:
             if output["output_type"] == "error":
                 found.append(f"ends in {output['ename']}")
             if re.search(
-                r"(/home/|/root/|/Users/|/tmp/|/work/|[A-Z]:\\\\)", json.dumps(output.get("text", ""))
+                r"(/home/|/root/|/Users/|/tmp/|site-packages|[A-Z]:\\\\)", json.dumps(output.get("text", ""))
             ):
                 found.append(f"shows a path of one machine: {''.join(output['text'])[:80]}")
             if "image/png" in output.get("data", {}) and not cell["metadata"].get("mystnb", {}).get(

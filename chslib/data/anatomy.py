@@ -269,7 +269,7 @@ class Chest:
         splits them along their longest axis; the radius follows the number fed (Murray's law).
         """
         points = inner[inner[:, 0] * side > 0]
-        points = points[self.rng.choice(len(points), min(700, len(points)), replace=False)]
+        points = points[self.rng.choice(len(points), min(1400, len(points)), replace=False)]
         points = points + self.rng.uniform(-2, 2, points.shape)
         stack = [(np.array([36.0 * side, -2.0, 178.0]), np.arange(len(points)))]
         segments = []
@@ -278,7 +278,7 @@ class Chest:
             middle = points[fed].mean(0)
             end = middle if len(fed) == 1 else start + 0.42 * (middle - start)
             bend = (start + end) / 2 + self.rng.normal(0, 0.06, 3) * np.linalg.norm(end - start)
-            radius = 0.66 * len(fed) ** 0.335
+            radius = 0.52 * len(fed) ** 0.335
             segments += [(*start, *bend, radius), (*bend, *end, radius * 0.93)]
             if len(fed) > 1:
                 off = points[fed] - middle

@@ -1,0 +1,86 @@
+"""What several test files share: a slice store drawn on the spot, and modules with lived-in norms."""
+
+import csv
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+PATIENTS, SLICES_EACH, SIDE = 6, 3, 64
+
+
+def draw_slice(rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Two dark lungs in a grey body, and a bright round infection in the left one."""
+    y, x = np.mgrid[:SIDE, :SIDE]
+    lung = np.zeros((SIDE, SIDE), bool)
+    for centre in (20, 44):
+        lung |= ((x - centre) / 9) ** 2 + ((y - 32 - rng.integers(-2, 3)) / 18) ** 2 < 1
+    radius = rng.integers(3, 7)
+    infection = lung & ((x - 20) ** 2 + (y - 30 - rng.integers(-6, 7)) ** 2 < radius**2)
+    ct = np.where(lung, 40, 150) + 120 * infection + rng.integers(-15, 16, lung.shape)
+    return {"ct": ct.clip(0, 255).astype(np.uint8), "lung": lung, "infection": infection}
+
+
+def write_store(folder: Path) -> Path:
+    """Eighteen 64x64 slices of six patients from two sources."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for kind in ("ct", "lung", "infection"):
+        (folder / kind).mkdir(parents=True)
+    for patient in range(PATIENTS):
+        source = "coronacases" if patient < 3 else "radiopaedia"
+        for index in range(SLICES_EACH):
+            name = f"{source}_{patient}_{index}"
+            images = draw_slice(rng)
+            for kind, pixels in images.items():
+                Image.fromarray(pixels).save(folder / kind / f"{name}.png")
+            rows.append(
+                {
+                    "slice_id": name, "source": source, "volume": f"{source}_{patient}",
+                    "patient": f"{source}_{patient}", "slice_index": index,
+                    **{kind: f"{kind}/{name}.png" for kind in images},
+                    "lung_pixels": images["lung"].sum(), "infection_pixels": images["infection"].sum(),
+                }
+            )  # fmt: skip
+    with open(folder / "slices.csv", "w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_store(tmp_path_factory) -> Path:
+    """A good store; tests read it only."""
+    return write_store(tmp_path_factory.mktemp("tiny") / "store")
+
+
+@pytest.fixture
+def store(tiny_store, tmp_path) -> Path:
+    """A copy of it that a test may break."""
+    return Path(shutil.copytree(tiny_store, tmp_path / "store"))
+
+
+@pytest.fixture
+def settled() -> Callable[[nn.Module], nn.Module]:
+    """Turns a module to float64 evaluation with batch norms that have seen something.
+
+    A fresh norm is nearly the identity when evaluated, and would hide a wrong one.
+    """
+
+    def settle(module: nn.Module) -> nn.Module:
+        for norm in (m for m in module.modules() if isinstance(m, nn.BatchNorm2d)):
+            for tensor, low, high in (
+                (norm.weight, 0.5, 1.5), (norm.bias, -0.5, 0.5),
+                (norm.running_mean, -0.5, 0.5), (norm.running_var, 0.5, 1.5),
+            ):  # fmt: skip
+                nn.init.uniform_(tensor, low, high)
+        return module.double().eval()
+
+    torch.manual_seed(0)
+    return settle

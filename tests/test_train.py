@@ -1,0 +1,458 @@
+"""One run: its record, its repetition, its resumption after a kill, and what it refuses."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import re
+import runpy
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from chslib import train
+from chslib.data.slices import read_store
+from chslib.data.splits import make_split
+from chslib.experiments import PROFILES, Profile, get_run
+from chslib.metrics import SCORES, confusion, evaluate
+from chslib.network import RAIUNet, contour_map
+
+FIRST, SECOND = "table2-lungs", "table2-infection"
+TINY = Profile(
+    name="tiny",
+    size=32,
+    widths=(4, 6, 9, 13, 20),
+    batch_size=4,
+    max_epochs={"lungs": 3, "infection": 2},
+    worth="nothing",
+)
+# Trains the first stage, and kills itself without warning in the second step of the second epoch.
+DRIVER = """
+import os, signal, sys
+from chslib import train
+from chslib.experiments import PROFILES, Profile
+
+PROFILES["tiny"] = Profile(**{profile!r})
+on_batch_end = train.SegmentationTask.on_train_batch_end
+
+def kill(self, outputs, batch, batch_idx):
+    on_batch_end(self, outputs, batch, batch_idx)
+    if (self.current_epoch, batch_idx) == (1, 1):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+train.SegmentationTask.on_train_batch_end = kill
+train.train_run({run!r}, profile="tiny", slices={slices!r}, results={results!r}, runs={runs!r}, progress=False)
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tiny_profile():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(PROFILES, "tiny", TINY)
+        yield
+
+
+def run(name: str, folder: Path, slices: Path) -> dict:
+    """A run whose results and weights go below one folder."""
+    return train.train_run(
+        name, profile="tiny", slices=slices, results=folder / "results", runs=folder / "runs", progress=False
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_profile, tiny_store, tmp_path_factory) -> SimpleNamespace:
+    """Both stages, unbroken; tests read the folder only."""
+    folder = tmp_path_factory.mktemp("trained")
+    records = {name: run(name, folder, tiny_store) for name in (FIRST, SECOND)}
+    return SimpleNamespace(folder=folder, records=records)
+
+
+@pytest.fixture
+def copy(trained, tmp_path) -> Path:
+    """A copy of that folder which a test may change."""
+    return Path(shutil.copytree(trained.folder, tmp_path / "trained"))
+
+
+def weights_of(folder: Path, name: str) -> dict[str, torch.Tensor]:
+    return torch.load(folder / "runs" / "tiny" / name / "weights.pt", weights_only=True)
+
+
+def timeless(record: dict) -> list[dict[str, float]]:
+    """The history of a record without the seconds of each epoch."""
+    return [{k: v for k, v in epoch.items() if k != "seconds"} for epoch in record["fit"]["history"]]
+
+
+def forbid_training(monkeypatch) -> None:
+    def refuse(*_, **__):
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(train, "_fit", refuse)
+
+
+def datasets_of(monkeypatch, name: str, folder: Path, slices: Path) -> dict:
+    """What a run would be trained on, without training it."""
+
+    class Stop(Exception):
+        pass
+
+    def stop(_, __, ___, datasets, *____, **_____):
+        raise Stop(datasets)
+
+    monkeypatch.setattr(train, "_fit", stop)
+    with pytest.raises(Stop) as caught:
+        run(name, folder, slices)
+    return caught.value.args[0]
+
+
+# ---- the record --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [FIRST, SECOND])
+def test_the_record_is_whole_and_says_where_its_numbers_come_from(name, trained, tiny_store):
+    record = trained.records[name]
+    path = trained.folder / "results" / "tiny" / f"{name}.json"
+    assert json.loads(path.read_text()) == record
+    config = record["config"]
+    assert (config["name"], config["profile"], config["size"]) == (name, "tiny", 32)
+    assert config["widths"] == list(TINY.widths) and config["learning_rate"] == 1e-3
+    fingerprint = read_store(tiny_store, size=32, progress=False).fingerprint
+    assert config["data_fingerprint"] == record["data"]["fingerprint"] == fingerprint
+    assert record["versions"]["torch"] == torch.__version__ and record["device"] and record["commit"]
+    assert record["wall_seconds"] > 0 and record["fit"]["epochs"] == TINY.max_epochs[config["target"]]
+    assert len(record["fit"]["history"]) == record["fit"]["epochs"]
+    best = min(record["fit"]["history"], key=lambda epoch: epoch["val_loss"])
+    assert record["fit"]["best_epoch"] == best["epoch"]
+    assert not list(trained.folder.rglob("*part*"))
+
+
+@pytest.mark.parametrize("name", [FIRST, SECOND])
+def test_the_scores_are_those_of_the_saved_masks_on_the_test_slices(name, trained, tiny_store):
+    record, folder = trained.records[name], trained.folder / "runs" / "tiny" / name
+    masks, hashes = train.load_masks(folder / "masks.npz")
+    store = read_store(tiny_store, size=32, progress=False)
+    split = make_split(store.table, protocol="slice", fold=0, seed=0)
+    truth = (store.lung if name == FIRST else store.infection)[split.test]
+    counts = confusion(torch.from_numpy(masks[split.test, 0]), torch.from_numpy(truth))
+    table = store.table.iloc[split.test]
+    assert record["test"] == evaluate(counts, table["patient"].tolist())
+    assert record["slices"] == [[i, *row] for i, row in zip(table["slice_id"], counts.tolist())]
+    assert set(record["test"]["pooled"]) == set(SCORES)
+    assert {p: n["slices"] for p, n in record["data"]["split"].items()} == {
+        p: len(getattr(split, p)) for p in ("train", "validation", "test")
+    }
+    weights = hashlib.sha256((folder / "weights.pt").read_bytes()).hexdigest()
+    assert record["weights_sha256"] == hashes["weights_sha256"] == weights
+    assert hashes["fingerprint"] == store.fingerprint
+
+
+def test_the_saved_weights_make_the_saved_masks(trained, tiny_store):
+    network = train.make_network(get_run(FIRST), TINY)
+    path = trained.folder / "runs" / "tiny" / FIRST / "weights.pt"
+    assert train.load_weights(network, path) == trained.records[FIRST]["weights_sha256"]
+    store = read_store(tiny_store, size=32, progress=False)
+    masks = train.predict_masks(network, store.ct[:, None], batch_size=4)
+    assert np.array_equal(masks, train.load_masks(path.with_name("masks.npz"))[0])
+
+
+def test_the_weights_are_those_of_the_best_epoch(trained):
+    folder = trained.folder / "runs" / "tiny" / FIRST
+    (best,) = folder.glob("best-*.ckpt")
+    assert best.name == f"best-epoch={trained.records[FIRST]['fit']['best_epoch'] - 1:03d}.ckpt"
+    state = torch.load(best, weights_only=True)["state_dict"]
+    for key, tensor in weights_of(trained.folder, FIRST).items():
+        assert torch.equal(tensor, state[f"network.{key}"])
+
+
+def test_training_lowers_the_loss(trained):
+    losses = [epoch["train_loss"] for epoch in trained.records[FIRST]["fit"]["history"]]
+    assert losses[-1] < losses[0]
+
+
+def test_a_record_in_a_few_lines_has_its_scores(trained):
+    record = trained.records[FIRST]
+    text = train.summary(record)
+    assert text.startswith(f"{FIRST} (tiny): accuracy ") and "best of 3 epochs" in text
+    assert f"dsc {record['test']['pooled']['dsc']:.3f}" in text
+
+
+@pytest.mark.parametrize("name", [FIRST, SECOND])
+def test_a_run_whose_record_stands_is_not_trained_again(name, trained, tiny_store, monkeypatch):
+    files = {p: p.stat().st_mtime_ns for p in trained.folder.rglob("*")}
+    forbid_training(monkeypatch)
+    assert run(name, trained.folder, tiny_store) == trained.records[name]
+    assert {p: p.stat().st_mtime_ns for p in trained.folder.rglob("*")} == files
+
+
+def test_a_record_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "results" / "run.json"
+    train.write_json(path, {"a": 1})
+    with pytest.raises(TypeError):
+        train.write_json(path, {"a": 2, "b": object()})
+    assert json.loads(path.read_text()) == {"a": 1}
+
+    def crash(*_):
+        raise OSError("killed")
+
+    monkeypatch.setattr(os, "replace", crash)
+    with pytest.raises(OSError):
+        train.write_json(path, {"a": 3})
+    assert json.loads(path.read_text()) == {"a": 1}
+
+
+# ---- killed and started again ------------------------------------------------------------------
+
+
+def test_a_killed_run_started_again_ends_with_the_weights_of_an_unbroken_one(
+    trained, tiny_store, tmp_path, capsys
+):
+    paths = {key: str(tmp_path / key) for key in ("results", "runs")}
+    driver = tmp_path / "driver.py"
+    driver.write_text(
+        DRIVER.format(profile=dataclasses.asdict(TINY), run=FIRST, slices=str(tiny_store), **paths)
+    )
+    killed = subprocess.run([sys.executable, driver], capture_output=True, text=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    folder = tmp_path / "runs" / "tiny" / FIRST
+    assert (folder / "last.ckpt").is_file() and not (folder / "weights.pt").exists()
+    assert not (tmp_path / "results").exists()
+
+    record, unbroken = run(FIRST, tmp_path, tiny_store), trained.records[FIRST]
+    assert f"resuming {FIRST}" in capsys.readouterr().out
+    ours, theirs = weights_of(tmp_path, FIRST), weights_of(trained.folder, FIRST)
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[k], theirs[k]) for k in ours)
+    for key in ("weights_sha256", "test", "slices", "config", "data"):
+        assert record[key] == unbroken[key], key
+    assert timeless(record) == timeless(unbroken)
+
+
+@pytest.mark.parametrize("patience", [10, 1])
+def test_a_run_killed_between_its_last_epoch_and_its_record_ends_the_same(
+    patience, tiny_store, tmp_path, monkeypatch
+):
+    """Whether all epochs were used up, or early stopping ended it."""
+    profile = dataclasses.replace(TINY, patience=patience, learning_rate=1e-2)
+    monkeypatch.setitem(PROFILES, "tiny", profile)
+    unbroken = run(FIRST, tmp_path, tiny_store)
+    assert unbroken["fit"]["stopped_early"] == (patience == 1)
+    folder = tmp_path / "runs" / "tiny" / FIRST
+    for path in (
+        tmp_path / "results" / "tiny" / f"{FIRST}.json",
+        folder / "weights.pt",
+        folder / "masks.npz",
+    ):
+        path.unlink()
+    record = run(FIRST, tmp_path, tiny_store)
+    assert record["weights_sha256"] == unbroken["weights_sha256"]
+    assert timeless(record) == timeless(unbroken)
+
+
+def test_the_order_of_slices_is_fixed_by_seed_and_epoch():
+    sampler, again = train.EpochShuffle(20, seed=1), train.EpochShuffle(20, seed=1)
+    orders = []
+    for epoch in range(3):
+        sampler.set_epoch(epoch)
+        orders.append(list(sampler))
+    again.set_epoch(2)
+    assert list(again) == orders[2] and len(again) == 20
+    assert all(sorted(order) == list(range(20)) for order in orders)
+    assert len({tuple(order) for order in orders}) == 3
+    assert list(train.EpochShuffle(20, seed=2)) != orders[0]
+
+
+# ---- the second stage --------------------------------------------------------------------------
+
+
+def test_the_second_stage_sees_nothing_outside_the_predicted_lungs(copy, tiny_store, monkeypatch):
+    store = read_store(tiny_store, size=32, progress=False)
+    lungs = np.zeros((18, 1, 32, 32), np.uint8)
+    lungs[:, :, 4:20, 3:14] = 1  # neither the truth nor what the first stage learnt
+    path = copy / "runs" / "tiny" / FIRST / "masks.npz"
+    train._save_masks(path, lungs, fingerprint=store.fingerprint, weights_sha256="other")
+    (copy / "results" / "tiny" / f"{SECOND}.json").unlink()
+    datasets = datasets_of(monkeypatch, SECOND, copy, tiny_store)
+    for dataset in datasets.values():
+        for k, i in enumerate(dataset.indices):
+            (image,), (mask,) = (part.numpy() for part in dataset[k])
+            inside = lungs[i, 0].astype(bool)
+            assert not image[~inside].any()
+            assert np.array_equal(image[inside], store.ct[i][inside].astype(np.float32) / 255)
+            assert np.array_equal(mask, store.infection[i])
+    assert sum(map(len, datasets.values())) == len(store)
+
+
+def test_the_record_of_a_second_stage_names_the_weights_that_fed_it(trained):
+    sha = trained.records[FIRST]["weights_sha256"]
+    record = trained.records[SECOND]
+    assert record["first_stage"] == {"run": FIRST, "weights_sha256": sha}
+    assert record["config"]["first_stage_weights"] == sha
+    assert trained.records[FIRST]["first_stage"] is None
+
+
+@pytest.mark.parametrize("cascade", ["mask", "concat"])
+def test_stored_contour_maps_are_those_of_the_cascade(cascade, tiny_store):
+    store = read_store(tiny_store, size=32, progress=False)
+    lungs = store.lung[:, None]
+    ours = train.second_stage_inputs(store, lungs, cascade=cascade)
+    literal = contour_map(
+        torch.from_numpy(store.ct[:, None]) / 255, torch.from_numpy(lungs).float(), cascade=cascade
+    )
+    assert ours.dtype == np.uint8 and torch.equal(torch.from_numpy(ours) / 255, literal)
+
+
+def test_a_concatenated_second_stage_has_two_input_channels():
+    concat = dataclasses.replace(get_run(SECOND), cascade="concat")
+    assert train.make_network(concat, TINY).in_channels == 2
+    assert train.make_network(get_run(SECOND), TINY).in_channels == 1
+
+
+def test_a_second_stage_without_its_first_is_refused(tmp_path, tiny_store):
+    with pytest.raises(
+        FileNotFoundError, match=f"masks.npz is missing.*{FIRST} predicts; train that run first"
+    ):
+        run(SECOND, tmp_path, tiny_store)
+
+
+def test_a_second_stage_on_other_data_than_its_first_is_refused(copy, store):
+    (store / "ct" / "coronacases_0_0.png").write_bytes((store / "ct" / "coronacases_0_1.png").read_bytes())
+    with pytest.raises(
+        ValueError, match=f"masks.npz holds predictions on other data.*train {FIRST} on this store"
+    ):
+        run(SECOND, copy, store)
+
+
+# ---- what is refused ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("change", [{"learning_rate": 1e-2}, {"max_epochs": {"lungs": 9, "infection": 9}}])
+def test_the_record_of_another_configuration_is_not_overwritten(change, copy, tiny_store, monkeypatch):
+    path = copy / "results" / "tiny" / f"{FIRST}.json"
+    before = path.read_bytes()
+    monkeypatch.setitem(PROFILES, "tiny", dataclasses.replace(TINY, **change))
+    forbid_training(monkeypatch)
+    with pytest.raises(
+        ValueError, match=f"{FIRST}.json is the record of another configuration.*move it away"
+    ):
+        run(FIRST, copy, tiny_store)
+    assert path.read_bytes() == before
+
+
+def test_the_record_of_other_data_is_not_overwritten(copy, store):
+    (store / "ct" / "coronacases_0_0.png").write_bytes((store / "ct" / "coronacases_0_1.png").read_bytes())
+    with pytest.raises(ValueError, match="another configuration or of other data"):
+        run(FIRST, copy, store)
+
+
+def test_a_checkpoint_of_another_width_is_refused_and_kept(copy, tiny_store, monkeypatch):
+    (copy / "results" / "tiny" / f"{FIRST}.json").unlink()
+    last = copy / "runs" / "tiny" / FIRST / "last.ckpt"
+    before = last.read_bytes()
+    monkeypatch.setitem(PROFILES, "tiny", dataclasses.replace(TINY, widths=(5, 6, 9, 13, 20)))
+    with pytest.raises(
+        ValueError, match=r"last.ckpt belongs to another configuration.*widths.*\[4, 6.*Delete"
+    ):
+        run(FIRST, copy, tiny_store)
+    assert last.read_bytes() == before
+
+
+def test_weights_of_another_network_are_refused_by_the_first_key_that_differs(tmp_path):
+    path = tmp_path / "weights.pt"
+    network = RAIUNet(widths=(4, 6))
+    torch.save(RAIUNet(widths=(4, 7)).state_dict(), path)
+    with pytest.raises(ValueError, match=r"another shape: .* is .*7.* there and .*6.*widths \(4, 6\)"):
+        train.load_weights(network, path)
+    torch.save({**network.state_dict(), "more": torch.zeros(2)}, path)
+    with pytest.raises(ValueError, match=r"more is \(2,\) there and absent here"):
+        train.load_weights(network, path)
+    state = network.state_dict()
+    state.pop("head.bias")
+    torch.save(state, path)
+    with pytest.raises(ValueError, match=r"head.bias is absent there and \(1,\) here"):
+        train.load_weights(network, path)
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", None])
+def test_a_file_that_holds_no_weights_is_refused(content, tmp_path):
+    path = tmp_path / "weights.pt"
+    if content is None:
+        torch.save([1, 2], path)
+    else:
+        path.write_bytes(content)
+    with pytest.raises(ValueError, match="weights.pt is not a file of weights"):
+        train.load_weights(RAIUNet(widths=(4, 6)), path)
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match="weights.pt is missing; train its run first"):
+        train.load_weights(RAIUNet(widths=(4, 6)), path)
+
+
+def test_loaded_weights_are_the_saved_ones(tmp_path):
+    a, b = RAIUNet(widths=(4, 6)), RAIUNet(widths=(4, 6))
+    torch.save(a.state_dict(), tmp_path / "weights.pt")
+    sha = train.load_weights(b, tmp_path / "weights.pt")
+    assert sha == hashlib.sha256((tmp_path / "weights.pt").read_bytes()).hexdigest()
+    assert all(torch.equal(v, b.state_dict()[k]) for k, v in a.state_dict().items())
+
+
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_a_loss_that_is_not_finite_stops_the_run_without_a_record(value, tiny_store, tmp_path, monkeypatch):
+    loss = train.segmentation_loss
+    monkeypatch.setattr(train, "segmentation_loss", lambda *batch: loss(*batch) * float(value))
+    with pytest.raises(ValueError, match=f"training loss became {value} in epoch 0, step 0.*broken slice"):
+        run(FIRST, tmp_path, tiny_store)
+    assert not (tmp_path / "results").exists()
+
+
+def test_prediction_leaves_the_network_in_the_mode_it_was_in():
+    network = RAIUNet(widths=(4, 6))
+    inputs = np.zeros((3, 1, 8, 8), np.uint8)
+    for training in (True, False):
+        masks = train.predict_masks(network.train(training), inputs, batch_size=2)
+        assert network.training is training
+    assert masks.shape == (3, 1, 8, 8) and masks.dtype == np.uint8
+
+
+def test_saved_masks_come_back_bit_for_bit(tmp_path):
+    masks = np.random.default_rng(0).integers(0, 2, (3, 1, 5, 7), np.uint8)
+    train._save_masks(tmp_path / "masks.npz", masks, fingerprint="f", weights_sha256="w")
+    loaded, hashes = train.load_masks(tmp_path / "masks.npz")
+    assert np.array_equal(loaded, masks) and hashes == {"fingerprint": "f", "weights_sha256": "w"}
+    assert [p.name for p in tmp_path.iterdir()] == ["masks.npz"]
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["table9", "--profile", "tiny", "--slices", "nowhere"], "error: Unknown run 'table9'"),
+        ([FIRST, "--profile", "big", "--slices", "nowhere"], "error: Unknown profile 'big'"),
+        ([FIRST, "--profile", "tiny", "--slices", "nowhere"], "error: nowhere: no such folder"),
+    ],
+)
+def test_the_command_refuses_in_one_line(arguments, message, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert train.main(arguments) == 1
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith(message) and err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_prints_the_summary_of_a_run(trained, tiny_store, capsys):
+    folders = ["--results", str(trained.folder / "results"), "--runs", str(trained.folder / "runs")]
+    assert train.main([FIRST, "--profile", "tiny", "--slices", str(tiny_store), *folders]) == 0
+    assert capsys.readouterr().out == train.summary(trained.records[FIRST]) + "\n"
+
+
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
+def test_the_module_run_as_a_command_ends_with_1(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["train", "table9", "--slices", "nowhere"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("chslib.train", run_name="__main__")
+    assert ended.value.code == 1
+    assert re.fullmatch(
+        r"error: Unknown run 'table9'; expected one of table2-lungs.*\n", capsys.readouterr().err
+    )
