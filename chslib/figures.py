@@ -74,6 +74,36 @@ def plot_cases(
     return figure
 
 
+def plot_run_cases(
+    record: dict[str, Any],
+    *,
+    ct: np.ndarray,
+    truth: np.ndarray,
+    masks: np.ndarray,
+    slice_ids: list[str],
+    count: int = 4,
+) -> Figure:
+    """`plot_cases` for a run: test slices with something to find, from the best DSC to the worst.
+
+    Args:
+        record: the run's record.
+        ct, truth: the whole store, (S, H, W); masks: the run's predictions on it, (S, 1, H, W).
+        slice_ids: names of the store's slices.
+
+    Raises:
+        ValueError: the record names a slice that the store does not hold.
+    """
+    counts = np.array([row[1:] for row in record["slices"]])
+    shown = np.flatnonzero(counts[:, [0, 2]].sum(1) > 0)  # TP + FN: pixels of truth
+    picked = [record["slices"][shown[i]][0] for i in pick_cases(scores(counts[shown])["dsc"], count=count)]
+    position = {name: i for i, name in enumerate(slice_ids)}
+    if absent := [name for name in picked if name not in position]:
+        raise ValueError(f"The store has no slice {absent[0]}, which the record of {record['run']} names.")
+    rows = [position[name] for name in picked]
+    what = record["config"]["target"]
+    return plot_cases(ct[rows], truth[rows], masks[rows, 0], names=picked, what=what)
+
+
 def matplotlib_rgb(colour: str) -> tuple[float, float, float]:
     """A hexadecimal colour as three floats in [0, 1]."""
     return tuple(int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))

@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler
 from tqdm import tqdm
 
-from chslib.data.slices import SliceDataset, SliceStore, read_store
+from chslib.data.slices import TARGETS, SliceDataset, SliceStore, read_store
 from chslib.data.splits import Split, make_split
 from chslib.experiments import Profile, Run, get_profile, get_run
 from chslib.loss import segmentation_loss
@@ -490,6 +490,31 @@ def _first_stage(run: Run, store: SliceStore, folder: Path) -> tuple[np.ndarray,
     return masks, {"run": run.first_stage, "weights_sha256": hashes["weights_sha256"]}
 
 
+def draw_run(record: dict[str, Any], *, slices: str | Path, runs: str | Path = "runs") -> list[Path]:
+    """Loss curves and, after Fig. 14, cases of a run, as PNGs beside its checkpoints.
+
+    They show slices of the store, so they stay out of version control with the rest of `runs/`.
+    """
+    import matplotlib.pyplot as plt
+
+    from chslib.figures import plot_history, plot_run_cases
+
+    folder = Path(runs) / record["profile"] / record["run"]
+    store = read_store(slices, size=record["config"]["size"], progress=False)
+    masks, _ = load_masks(folder / "masks.npz")
+    truth = getattr(store, TARGETS[record["config"]["target"]])
+    figures = {
+        "history.png": plot_history(record),
+        "cases.png": plot_run_cases(
+            record, ct=store.ct, truth=truth, masks=masks, slice_ids=store.table["slice_id"].tolist()
+        ),
+    }
+    for name, figure in figures.items():
+        figure.savefig(folder / name, dpi=120)
+        plt.close(figure)
+    return [folder / name for name in figures]
+
+
 def summary(record: dict[str, Any]) -> str:
     """One record in a few lines, for a terminal."""
     pooled, patients, fit = record["test"]["pooled"], record["test"]["per_patient"], record["fit"]
@@ -525,6 +550,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(summary(record))
+    for path in draw_run(record, slices=options.slices, runs=options.runs):
+        print(path)
     return 0
 
 
