@@ -1,4 +1,4 @@
-# make reproduce [PROFILE=smoke] [SLICES=folder]   data -> training -> tables -> book
+# make reproduce [PROFILE=smoke] [SLICES=folder] [RESULTS=folder]   data -> training -> tables -> book
 # make test                                        unit tests, then every committed notebook
 # make book | lint | clean
 #
@@ -13,6 +13,9 @@ VENV  := .venv
 PY    := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 BUILD := _build/$(PROFILE)
+# Your records on real slices stand beside the committed ones, and never in their place.
+RESULTS ?= $(if $(filter smoke,$(PROFILE)),results,results/local)
+RECORDS := $(abspath $(RESULTS))
 # Absolute, since the notebooks run in notebooks/; left as typed where there is no such folder.
 DATA   := $(or $(shell CDPATH= cd -- "$(SLICES)" 2>/dev/null && pwd),$(SLICES))
 LUNGS     := table2-lungs-patient-fold0
@@ -79,14 +82,14 @@ endif
 train: data
 	@mkdir -p $(BUILD)/notebooks
 	@echo "== training, stage 1 of 2: $(LUNGS)"
-	@$(PAPERMILL) notebooks/05_training.ipynb $(BUILD)/notebooks/05_training_lungs.ipynb -p run $(LUNGS) -p profile $(PROFILE) -p slices "$(DATA)"
+	@$(PAPERMILL) notebooks/05_training.ipynb $(BUILD)/notebooks/05_training_lungs.ipynb -p run $(LUNGS) -p profile $(PROFILE) -p slices "$(DATA)" -p results "$(RECORDS)"
 	@echo "== training, stage 2 of 2: $(INFECTION)"
-	@$(PAPERMILL) notebooks/05_training.ipynb $(BUILD)/notebooks/05_training.ipynb -p run $(INFECTION) -p profile $(PROFILE) -p slices "$(DATA)"
+	@$(PAPERMILL) notebooks/05_training.ipynb $(BUILD)/notebooks/05_training.ipynb -p run $(INFECTION) -p profile $(PROFILE) -p slices "$(DATA)" -p results "$(RECORDS)"
 
 pages: train
 	@echo "== notebooks"
 	@$(PAPERMILL) notebooks/04_network.ipynb $(BUILD)/notebooks/04_network.ipynb
-	@$(PAPERMILL) notebooks/06_table2.ipynb $(BUILD)/notebooks/06_table2.ipynb -p profile $(PROFILE)
+	@$(PAPERMILL) notebooks/06_table2.ipynb $(BUILD)/notebooks/06_table2.ipynb -p profile $(PROFILE) -p results "$(RECORDS)"
 
 # ---- the rest ----------------------------------------------------------------------------------
 

@@ -78,10 +78,12 @@ def spectral_resample2d(x: Tensor, size: tuple[int, int]) -> Tensor:
         size: (h, w), each at least 1; smaller is pooling, larger is band-limited upsampling.
 
     Raises:
-        ValueError: ``x`` has fewer than two axes, or a size below 1.
+        ValueError: ``x`` has fewer than two axes or is not floating point, or a size below 1.
     """
     if x.ndim < 2:
         raise ValueError(f"Spectral pooling got a tensor of shape {tuple(x.shape)}; expected (..., H, W).")
+    if not x.is_floating_point():
+        raise ValueError(f"Spectral pooling got dtype {x.dtype}; expected floating point, e.g. x.float().")
     (height, width), (h, w) = x.shape[-2:], size
     a = _operator_as(height, h, x.dtype, x.device)
     b = _operator_as(width, w, x.dtype, x.device)

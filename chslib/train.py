@@ -60,6 +60,13 @@ class EpochShuffle(Sampler[int]):
         return iter(np.random.default_rng([self.seed, self.epoch]).permutation(self.length).tolist())
 
 
+def _not_finite(where: str) -> ValueError:
+    return ValueError(
+        f"The loss is not finite ({where}); look for a broken slice (python -m chslib.data check), or lower the "
+        "learning rate. Nothing of this epoch was kept."
+    )
+
+
 class SegmentationTask(L.LightningModule):
     """A network with its loss (Eq. 15) and optimiser (register row 11)."""
 
@@ -77,9 +84,8 @@ class SegmentationTask(L.LightningModule):
     def on_train_batch_end(self, outputs: dict, batch: Any, batch_idx: int) -> None:
         # Reading the loss waits for a GPU, so not at each step.
         if batch_idx % 50 == 0 and not torch.isfinite(outputs["loss"]):
-            raise ValueError(
-                f"The training loss became {float(outputs['loss'])} in epoch {self.current_epoch}, step {batch_idx}; "
-                "look for a broken slice (python -m chslib.data check), or lower the learning rate."
+            raise _not_finite(
+                f"epoch {self.current_epoch + 1}, step {batch_idx + 1}: {float(outputs['loss'])}"
             )
 
     def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
@@ -112,6 +118,8 @@ class History(Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         values = {k: float(trainer.callback_metrics[k]) for k in ("train_loss", "val_loss", "val_dsc")}
+        if not np.isfinite(list(values.values())).all():  # before anything of this epoch is kept
+            raise _not_finite(f"epoch {trainer.current_epoch + 1} ended with {values}")
         seconds = round(time.perf_counter() - self.started, 1)
         self.epochs.append({"epoch": trainer.current_epoch + 1, **values, "seconds": seconds})
         shown = "  ".join(f"{k.replace('_', ' ')} {v:.4f}" for k, v in values.items())
@@ -125,6 +133,13 @@ class History(Callback):
 
     def load_state_dict(self, state_dict: dict) -> None:
         self.epochs = list(state_dict["epochs"])
+
+
+class Stopping(EarlyStopping):
+    """Early stopping that a restart remembers: its patience is in the checkpoint, its verdict is not."""
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        trainer.should_stop = self.wait_count >= self.patience
 
 
 def keep_freed_memory() -> bool:
@@ -160,9 +175,7 @@ def run_config(run: Run, profile: Profile, network: nn.Module) -> dict[str, Any]
 
 def make_network(run: Run, profile: Profile) -> nn.Module:
     """The untrained network of a run, channels_last; the caller seeds."""
-    changes = dict(run.network)
-    if profile.widths:
-        changes["widths"] = profile.widths
+    changes = ({"widths": profile.widths} if profile.widths else {}) | run.network
     if run.first_stage and run.cascade == "concat":
         changes["in_channels"] = 2
     return build_network(run.arm, **changes).to(memory_format=torch.channels_last)
@@ -227,7 +240,7 @@ def write_json(path: Path, content: dict) -> None:
     """Write atomically: the file is either the old one or the whole new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".part")
-    temporary.write_text(json.dumps(content, indent=1) + "\n")
+    temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
     os.replace(temporary, path)
 
 
@@ -286,21 +299,16 @@ def _fit(
 ) -> dict:
     """Fit or resume; returns what the record says of it. The best weights end in the task's network."""
     history = History()
-    best = ModelCheckpoint(
-        dirpath=folder,
-        filename="best-{epoch:03d}",
-        monitor="val_loss",
-        save_last=True,
-        save_on_train_epoch_end=True,
-        enable_version_counter=False,
-    )
-    stopping = EarlyStopping(monitor="val_loss", patience=profile.patience, check_on_train_epoch_end=True)
+    files = {"dirpath": folder, "save_on_train_epoch_end": True, "enable_version_counter": False}
+    best = ModelCheckpoint(filename="best-{epoch:03d}", monitor="val_loss", **files)
+    every = ModelCheckpoint(filename="last", **files)  # save_last=True would wait for the next best one
+    stopping = Stopping(monitor="val_loss", patience=profile.patience, check_on_train_epoch_end=True)
     trainer = L.Trainer(
         accelerator="auto",
         devices=1,
         precision=environment()["precision"],
         max_epochs=profile.max_epochs[run.target],
-        callbacks=[history, stopping, best, *([TQDMProgressBar(refresh_rate=5)] if progress else [])],
+        callbacks=[history, stopping, best, every, *([TQDMProgressBar(refresh_rate=5)] if progress else [])],
         enable_progress_bar=progress,
         deterministic="warn",
         logger=False,
@@ -326,14 +334,20 @@ def _fit(
         # are in memory, where a worker would only add copies.
         warnings.filterwarnings("ignore", message=".*LeafSpec.*")
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
         trainer.fit(task, train, validation, ckpt_path=last if last.is_file() else None)
     if trainer.interrupted:
         raise KeyboardInterrupt(
             f"{run.name} was interrupted; start it again to go on from the last whole epoch."
         )
-    weights = torch.load(best.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
-    task.load_state_dict(weights)
     best_epoch = min(history.epochs, key=lambda e: e["val_loss"])["epoch"]
+    # By the history, not by Lightning's memory of it, which does not survive a folder that was moved.
+    kept = folder / f"best-epoch={best_epoch - 1:03d}.ckpt"
+    if not kept.is_file():
+        raise FileNotFoundError(
+            f"{kept} is missing, the best epoch of {run.name}; delete {folder} and train anew."
+        )
+    task.load_state_dict(torch.load(kept, map_location="cpu", weights_only=True)["state_dict"])
     return {
         "epochs": len(history.epochs),
         "best_epoch": best_epoch,
@@ -356,8 +370,8 @@ def train_run(
 
     Files: `<results>/<profile>/<run>.json`, the record, written last and atomically;
     `<runs>/<profile>/<run>/`: checkpoints, `weights.pt` of the best epoch and `masks.npz`, its
-    predictions on the whole store. A run whose record stands, with the same configuration and
-    data, is not run again.
+    predictions on the whole store. A run whose record and predictions stand, with the same
+    configuration and data, is not run again.
 
     Args:
         name: a key of `chslib.experiments.RUNS`.
@@ -383,14 +397,17 @@ def train_run(
         lungs, parent = _first_stage(run, store, Path(runs) / profile / run.first_stage)
         inputs = second_stage_inputs(store, lungs, cascade=run.cascade)
         config["first_stage_weights"] = parent["weights_sha256"]
+    config = json.loads(json.dumps(config))  # as a record gives it back: lists, no tuples
     if record_path.is_file():
         record = json.loads(record_path.read_text())
-        if record["config"] == config:
+        if record["config"] != config:
+            raise ValueError(
+                f"{record_path} is the record of another configuration or of other data; move it away, or have "
+                "records written elsewhere (results=, make RESULTS=folder). Nothing was overwritten."
+            )
+        if (folder / "masks.npz").is_file():
             return record
-        raise ValueError(
-            f"{record_path} is the record of another configuration or of other data; "
-            "move it away to train again. Nothing was overwritten."
-        )
+        print(f"{record_path} stands, but the weights it tells of are not in {folder}: training again")
 
     started, clock = datetime.now(UTC), time.perf_counter()
     folder.mkdir(parents=True, exist_ok=True)
@@ -546,12 +563,12 @@ def main(arguments: list[str] | None = None) -> int:
             results=options.results,
             runs=options.runs,
         )
+        print(summary(record))
+        for path in draw_run(record, slices=options.slices, runs=options.runs):
+            print(path)
     except (ValueError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(summary(record))
-    for path in draw_run(record, slices=options.slices, runs=options.runs):
-        print(path)
     return 0
 
 

@@ -18,6 +18,8 @@ from tqdm import tqdm
 
 COLUMNS = ("slice_id", "source", "volume", "patient", "slice_index", "ct", "lung", "infection")
 KINDS = ("ct", "lung", "infection")
+TEXT = (*(c for c in COLUMNS if c != "slice_index"), "duplicate_of")  # "000" is a name, not a number
+NUMBERS = ("slice_index", "lung_pixels", "infection_pixels")
 TARGETS = {"lungs": "lung", "infection": "infection"}  # stage of the cascade -> column of the store
 
 
@@ -39,7 +41,7 @@ def read_table(store: str | Path) -> pd.DataFrame:
             f"{path} is missing; expected a slice store. Make one with: python -m chslib.data fuse VOLUMES {store}"
         )
     try:
-        table = pd.read_csv(path, dtype={c: str for c in COLUMNS if c != "slice_index"})
+        table = pd.read_csv(path, dtype=dict.fromkeys(TEXT, str))
     except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
         raise ValueError(
             f"{path} could not be read as CSV ({error}); expected the columns {', '.join(COLUMNS)}."
@@ -53,6 +55,14 @@ def read_table(store: str | Path) -> pd.DataFrame:
         raise ValueError(
             f"{path} has empty cells in line {rows}; every one of {', '.join(COLUMNS)} is needed."
         )
+    for column in [c for c in NUMBERS if c in table.columns]:
+        numbers = pd.to_numeric(table[column], errors="coerce")
+        if (wrong := numbers.isna()).any():
+            row = int(np.flatnonzero(wrong)[0])
+            raise ValueError(
+                f"{path}, line {row + 2}: {column} is {table[column].iloc[row]!r}; expected a number."
+            )
+        table[column] = numbers.astype(int)
     if (twice := table["slice_id"].duplicated()).any():
         raise ValueError(
             f"{path} names {table['slice_id'][twice].iloc[0]!r} more than once; slice_id must be unique."
@@ -68,7 +78,8 @@ def _read_png(path: Path, kind: str) -> np.ndarray:
         with Image.open(path) as image:
             if kind == "ct" and image.mode != "L":
                 raise ValueError(f"{path} has mode {image.mode}; expected an 8-bit grey CT (mode L).")
-            pixels = np.asarray(image.convert("L"))
+            # A palette's indices are the mask; its colours are decoration.
+            pixels = np.asarray(image if image.mode in ("L", "P") else image.convert("L"))
     except (UnidentifiedImageError, OSError, SyntaxError) as error:
         raise ValueError(
             f"{path} could not be read as an image ({error}); replace it or drop its row."
@@ -118,10 +129,12 @@ def check_store(store: str | Path, *, progress: bool = False) -> list[str]:
         for kind in ("lung", "infection"):
             pixels = int(images[kind].sum())
             stated = row.get(f"{kind}_pixels")
-            if stated is not None and not pd.isna(stated) and int(stated) != pixels:
+            if stated is not None and int(stated) != pixels:
                 problems.append(
                     f"{store / row[kind]} has {pixels} positive pixels; slices.csv says {int(stated)}."
                 )
+    if oblong := [shape for shape in shapes if shape[0] != shape[1]]:
+        problems.append(f"{store} holds slices of {oblong[0][0]}x{oblong[0][1]}; expected square ones.")
     if len(shapes) > 1:
         problems.append(
             f"{store} mixes slice sizes: "

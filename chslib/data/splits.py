@@ -25,6 +25,17 @@ class Split:
     test: np.ndarray
 
 
+def persons(table: pd.DataFrame) -> np.ndarray:
+    """Whom each slice shows: its patient; for a copy (`duplicate_of`), the patient of its original."""
+    own = table["patient"].to_numpy(dtype=object)
+    if "duplicate_of" not in table:
+        return own
+    original = dict(zip(table["slice_id"], own))
+    return np.array(
+        [original.get(copy, name) for copy, name in zip(table["duplicate_of"], own)], dtype=object
+    )
+
+
 def patient_folds(table: pd.DataFrame, *, folds: int = FOLDS) -> dict[str, int]:
     """Fold of each patient, dealt in rounds so that every fold holds as many patients as any other
     (give or take one): in each round the largest infected area goes to the fold that holds least.
@@ -42,7 +53,7 @@ def patient_folds(table: pd.DataFrame, *, folds: int = FOLDS) -> dict[str, int]:
         raise ValueError(
             "The store's slices.csv has no infection_pixels column; patient folds are balanced by it."
         )
-    area = table.groupby("patient")["infection_pixels"].sum()
+    area = table["infection_pixels"].groupby(persons(table)).sum()
     if len(area) < folds:
         raise ValueError(
             f"The store holds {len(area)} patients ({', '.join(area.index)}); {folds} folds need at least {folds}."
@@ -74,7 +85,8 @@ def split_slices(table: pd.DataFrame, *, seed: int, fold: int = 0, folds: int = 
 
 def split_patients(table: pd.DataFrame, *, fold: int, folds: int = FOLDS) -> Split:
     """The honest protocol: no patient on two sides."""
-    of_row = table["patient"].map(patient_folds(table, folds=folds)).to_numpy()
+    fold_of = patient_folds(table, folds=folds)
+    of_row = np.array([fold_of[person] for person in persons(table)])
     validation = (fold + 1) % folds
     return Split(
         train=np.flatnonzero((of_row != fold) & (of_row != validation)),
@@ -86,7 +98,7 @@ def split_patients(table: pd.DataFrame, *, fold: int, folds: int = FOLDS) -> Spl
 def check_split(table: pd.DataFrame, split: Split, *, by_patient: bool) -> None:
     """Refuse a split that overlaps, leaves a part empty, or, if promised otherwise, shares a patient.
 
-    Where the table has a `duplicate_of` column, a copy counts as its original's patient.
+    A copy counts as its original's patient, see `persons`.
 
     Raises:
         ValueError: naming what crosses.
@@ -101,12 +113,7 @@ def check_split(table: pd.DataFrame, split: Split, *, by_patient: bool) -> None:
         raise ValueError("The split puts the same slice in two parts; each slice must be in exactly one.")
     if not by_patient:
         return
-    patient = table["patient"].to_numpy(dtype=object)
-    if "duplicate_of" in table:
-        original = dict(zip(table["slice_id"], patient))
-        patient = np.array(
-            [original.get(copy, own) for copy, own in zip(table["duplicate_of"], patient)], dtype=object
-        )
+    patient = persons(table)
     groups = {name: set(patient[rows]) for name, rows in parts.items()}
     for a, b in (("train", "test"), ("train", "validation"), ("validation", "test")):
         if shared := groups[a] & groups[b]:
