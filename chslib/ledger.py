@@ -18,6 +18,7 @@ NOT_RUN = "not run"
 COLUMNS = dict(zip(("Acc.", "Pre.", "Spe.", "Rec.", "DSC", "JI"), SCORES))
 RECORD_KEYS = (
     "schema",
+    "first_stage",
     "run",
     "profile",
     "config",
@@ -123,6 +124,7 @@ def describe(record: dict[str, Any]) -> pd.Series:
     config, data, fit = record["config"], record["data"], record["fit"]
     split = data["split"]
     run: Run = RUNS[record["run"]]
+    inside = (record["first_stage"] or {}).get("infection_inside", {}).get("test")
     return pd.Series(
         {
             "profile": f"{record['profile']} ({PROFILES[record['profile']].worth})",
@@ -134,6 +136,9 @@ def describe(record: dict[str, Any]) -> pd.Series:
             "network": f"{config['arm']}, widths {config['widths']}, {config['parameters']:,} parameters",
             "training": f"{config['optimizer']} {config['learning_rate']:g}, batch {config['batch_size']}, "
             f"{config['size']}x{config['size']}, {fit['epochs']} epochs, epoch {fit['best_epoch']} kept",
+            "infection inside the predicted lungs": ""
+            if inside is None
+            else f"{inside:.1%} of its test pixels",
             "device": record["device"],
             "time": f"{fit['fit_seconds'] / 60:.0f} min of fitting, {record['wall_seconds'] / 60:.0f} min in all",
             "data": data["fingerprint"][:12],

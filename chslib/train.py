@@ -442,7 +442,7 @@ def train_run(
         "profile": profile,
         "config": config,
         "data": _describe_data(store, split),
-        "first_stage": parent,
+        "first_stage": parent and {**parent, "infection_inside": _infection_inside(store, split, lungs)},
         "fit": fit,
         "test": evaluate(counts, table["patient"].tolist()),
         "slices": [[i, *map(int, row)] for i, row in zip(table["slice_id"], counts)],
@@ -454,6 +454,16 @@ def train_run(
     }
     write_json(record_path, record)
     return record
+
+
+def _infection_inside(store: SliceStore, split: Split, lungs: np.ndarray) -> dict[str, float | None]:
+    """Share of infected pixels inside the predicted lungs: what the cascade cuts off, no second stage finds."""
+
+    def share(rows: np.ndarray) -> float | None:
+        infected = store.infection[rows] > 0
+        return float(lungs[rows, 0][infected].mean()) if infected.any() else None
+
+    return {part: share(rows) for part, rows in asdict(split).items()}
 
 
 def _describe_data(store: SliceStore, split: Split) -> dict[str, Any]:

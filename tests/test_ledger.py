@@ -1,6 +1,7 @@
 """Tables come from records that a run wrote; anything else is refused, and gaps read "not run"."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ def a_record(run: str = RUN, profile: str = "cpu") -> dict:
             "optimizer": "Adam", "learning_rate": 1e-3, "batch_size": 8, "size": 128,
         },
         "data": {"fingerprint": "f" * 64, "split": split},
+        "first_stage": None,
         "fit": {"epochs": 2, "best_epoch": 1, "fit_seconds": 60.0, "history": []},
         "test": evaluate(counts, patients),
         "slices": [[f"s{i}", *map(int, row)] for i, row in enumerate(counts)],
@@ -110,6 +112,13 @@ def test_a_committed_record_holds_together(path):
         assert (
             read_record(path.with_name(first["run"] + ".json"))["weights_sha256"] == first["weights_sha256"]
         )
+
+
+def test_the_introduction_quotes_the_records():
+    row = re.search(r"new patients \(fold 0\) \| (\S+) \| (\S+) \|", (ROOT / "book/intro.md").read_text())
+    for target, quoted in zip(("lungs", "infection"), row.groups()):
+        record = read_record(ROOT / f"results/cpu/table2-{target}-patient-fold0.json")
+        assert quoted == f"{record['test']['pooled']['dsc']:.2f}"
 
 
 def test_smoke_records_are_never_committed():
