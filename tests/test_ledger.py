@@ -115,10 +115,19 @@ def test_a_committed_record_holds_together(path):
 
 
 def test_the_introduction_quotes_the_records():
-    row = re.search(r"new patients \(fold 0\) \| (\S+) \| (\S+) \|", (ROOT / "book/intro.md").read_text())
-    for target, quoted in zip(("lungs", "infection"), row.groups()):
-        record = read_record(ROOT / f"results/cpu/table2-{target}-patient-fold0.json")
-        assert quoted == f"{record['test']['pooled']['dsc']:.2f}"
+    text = (ROOT / "book/intro.md").read_text()
+    for row, suffix in (("random slices", ""), ("new patients (fold 0)", "-patient-fold0")):
+        quoted = re.search(rf"\| Here, {re.escape(row)} \| ([^|]+) \| ([^|]+) \|", text).groups()
+        for target, cell in zip(("lungs", "infection"), quoted):
+            path = ROOT / f"results/cpu/table2-{target}{suffix}.json"
+            assert cell == (
+                f"{read_record(path)['test']['pooled']['dsc']:.2f}" if path.is_file() else NOT_RUN
+            )
+    test = read_record(ROOT / "results/cpu/table2-infection-patient-fold0.json")["test"]
+    assert f"precision {test['pooled']['precision']:.2f}" in text
+    assert f"recall {test['pooled']['recall']:.2f}" in text
+    low, middle, high = sorted(f"{score['dsc']:.2f}" for score in test["patients"].values())
+    assert f"{low}, {middle} and\n{high}" in text
 
 
 def test_smoke_records_are_never_committed():
