@@ -124,6 +124,8 @@ def describe(record: dict[str, Any]) -> pd.Series:
     config, data, fit = record["config"], record["data"], record["fit"]
     split = data["split"]
     run: Run = RUNS[record["run"]]
+    tested = split["test"]["patients"]
+    shared = set(tested) & set(split["train"]["patients"])
     inside = (record["first_stage"] or {}).get("infection_inside", {}).get("test")
     return pd.Series(
         {
@@ -131,8 +133,10 @@ def describe(record: dict[str, Any]) -> pd.Series:
             "split": "random slices, 70/30"
             if run.protocol == "slice"
             else f"whole patients, fold {run.fold} of 5",
-            "slices": ", ".join(f"{len_} {part}" for part, len_ in ((p, split[p]["slices"]) for p in split)),
-            "test patients": ", ".join(split["test"]["patients"]),
+            "slices": ", ".join(f"{split[part]['slices']} {part}" for part in split),
+            "test patients": f"{len(tested)}, {len(shared)} of them also trained on"
+            if shared
+            else ", ".join(tested),
             "network": f"{config['arm']}, widths {config['widths']}, {config['parameters']:,} parameters",
             "training": f"{config['optimizer']} {config['learning_rate']:g}, batch {config['batch_size']}, "
             f"{config['size']}x{config['size']}, {fit['epochs']} epochs, epoch {fit['best_epoch']} kept",
