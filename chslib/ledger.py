@@ -127,7 +127,7 @@ def describe(record: dict[str, Any]) -> pd.Series:
     tested = split["test"]["patients"]
     shared = set(tested) & set(split["train"]["patients"])
     inside = (record["first_stage"] or {}).get("infection_inside", {}).get("test")
-    return pd.Series(
+    rows = pd.Series(
         {
             "profile": f"{record['profile']} ({PROFILES[record['profile']].worth})",
             "split": "random slices, 70/30"
@@ -140,9 +140,6 @@ def describe(record: dict[str, Any]) -> pd.Series:
             "network": f"{config['arm']}, widths {config['widths']}, {config['parameters']:,} parameters",
             "training": f"{config['optimizer']} {config['learning_rate']:g}, batch {config['batch_size']}, "
             f"{config['size']}x{config['size']}, {fit['epochs']} epochs, epoch {fit['best_epoch']} kept",
-            "infection inside the predicted lungs": ""
-            if inside is None
-            else f"{inside:.1%} of its test pixels",
             "device": record["device"],
             "time": f"{fit['fit_seconds'] / 60:.0f} min of fitting, {record['wall_seconds'] / 60:.0f} min in all",
             "data": data["fingerprint"][:12],
@@ -150,3 +147,6 @@ def describe(record: dict[str, Any]) -> pd.Series:
         },
         name="",
     )
+    if inside is not None:
+        rows["infection inside the predicted lungs"] = f"{inside:.1%} of its test pixels"
+    return rows
