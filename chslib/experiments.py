@@ -1,82 +1,45 @@
-"""Every run by name, and the profiles that size them.
+"""Every run by name: the rows of Tables 2-5, both protocols, seeds, and the register's alternatives.
 
-A run is one network trained for one stage on one split; its name says which, for example
-`table2-lungs` (random slice split), `table2-infection-patient-fold0` (whole patients held out)
-or `table2-lungs-seed1`. A profile says at which size, on which data and for how long.
+A run is one network trained for one stage on one split. Its name says which:
+
+    table5-hp-lungs                      row BU+RIB+HP of Table 5, first stage, random slices, seed 0
+    table4-bu-seed1                      row BU of Table 4 (direct), another seed and another split
+    table2-infection-patient-fold3       the headline's second stage, patients of fold 3 held out
+    alt-concat-infection                 a choice of the register taken the other way
+
+Rows that are one and the same training share it: `table5-full-lungs` is `table2-lungs`.
 """
 
 import argparse
+import json
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from chslib.data.splits import FOLDS
+from chslib.network import DOUBLING
+from chslib.profiles import TARGETS, check_inputs, get_profile
 
-TARGETS = ("lungs", "infection")
-
-
-@dataclass(frozen=True)
-class Profile:
-    """Size and budget of every run of a profile.
-
-    Attributes:
-        size: side of the slices, pixels.
-        widths: channels of the network, or None for the arm's own.
-        batch_size, learning_rate, patience: register row 12 (patience in epochs).
-        max_epochs: per target; the paper gives none.
-        worth: what its numbers are worth, in one clause, for captions.
-    """
-
-    name: str
-    size: int
-    batch_size: int
-    max_epochs: dict[str, int]
-    worth: str
-    widths: tuple[int, ...] | None = None
-    learning_rate: float = 1e-3
-    patience: int = 10
-
-
-PROFILES = {
-    "smoke": Profile(
-        name="smoke",
-        size=64,
-        widths=(8, 12, 18, 27, 40),
-        batch_size=4,
-        max_epochs={"lungs": 6, "infection": 6},
-        worth="phantom slices at 64x64, a narrow network, 6 epochs: shows that it runs, never a result",
-    ),
-    "cpu": Profile(
-        name="cpu",
-        size=128,
-        batch_size=8,
-        max_epochs={"lungs": 3, "infection": 5},
-        worth="real slices at 128x128, reduced epochs: a real, smaller replication",
-    ),
-    "paper": Profile(
-        name="paper",
-        size=256,
-        batch_size=16,
-        max_epochs={"lungs": 100, "infection": 100},
-        worth="real slices at 256x256, trained until early stopping: the replication",
-    ),
-}
+SEEDS = (0, 1, 2)
 
 
 @dataclass(frozen=True)
 class Run:
-    """One line of the grid.
+    """One training.
 
     Attributes:
-        arm: row of Tables 4-5, a key of `chslib.network.ARMS`.
-        target: "lungs" (first stage) or "infection" (second stage).
+        arm: row of Tables 4-5, a key of `chslib.network.ARMS`, or a peer of Table 3, a key of
+            `chslib.peers.PEERS`.
+        target: "lungs" (first stage) or "infection" (second stage, or direct).
         protocol: "slice" (the paper's) or "patient".
         fold: test fold (patient) or validation fold inside the 70 % (slice).
         seed: of the weights, the order of the slices and the random split.
-        first_stage: the run whose predicted lungs feed this one; None for a first stage.
-        cascade: how they feed it (register row 9), see `chslib.network.contour_map`.
-        network: arguments of `RAIUNet` that differ from the arm's.
+        first_stage: the run whose predicted lungs feed this one; None for a first stage, for
+            direct segmentation, and where the true lungs feed it.
+        cascade: how they feed it (register row 9), see `chslib.network.contour_map`; "truth":
+            masked by the true lungs; "mask" has no effect without a first stage.
+        network: arguments of the network that differ from the arm's.
     """
 
     name: str
@@ -90,106 +53,188 @@ class Run:
     network: dict[str, Any] = field(default_factory=dict)
 
 
-def _hierarchical(table: str, arm: str) -> list[Run]:
-    """Both stages of one arm: three seeds of the slice split, five patient folds."""
-    settings = [("", {"seed": 0}), ("-seed1", {"seed": 1}), ("-seed2", {"seed": 2})]
-    settings += [(f"-patient-fold{k}", {"protocol": "patient", "fold": k}) for k in range(FOLDS)]
-    runs = []
-    for suffix, setting in settings:
-        lungs = f"{table}-lungs{suffix}"
-        runs.append(Run(name=lungs, arm=arm, target="lungs", **setting))
-        runs.append(
-            Run(name=f"{table}-infection{suffix}", arm=arm, target="infection", first_stage=lungs, **setting)
-        )
-    return runs
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A row of the paper's tables, or an alternative of the register.
 
-
-RUNS: dict[str, Run] = {run.name: run for run in _hierarchical("table2", "full")}
-
-
-def project_root() -> Path:
-    """The folder that holds `notebooks/` and `results/`, from wherever a notebook was opened.
-
-    Raises:
-        FileNotFoundError: neither the working folder nor one above it is the project's.
+    Attributes:
+        key: first part of the names of its runs.
+        table, label: as the paper prints them; for an alternative, the register's row and words.
+        arm: see `Run`.
+        stages: which networks it trains: ("infection",) alone is direct segmentation where
+            `first` is None.
+        first: key of the row whose lungs feed its second stage; its own if it trains both.
+        same_as: the row whose runs these are, for a row printed twice.
     """
-    here = Path.cwd().resolve()
-    for folder in (here, *here.parents):
-        if (folder / "_toc.yml").is_file() and (folder / "notebooks").is_dir():
-            return folder
-    raise FileNotFoundError(
-        f"{here} is not inside a checkout of this project; start Jupyter or papermill there."
+
+    key: str
+    table: str
+    label: str
+    arm: str
+    stages: tuple[str, ...]
+    first: str | None = None
+    cascade: str = "mask"
+    network: dict[str, Any] = field(default_factory=dict)
+    same_as: str | None = None
+
+
+def _direct(table: str, key: str, label: str, arm: str, **more: Any) -> Row:
+    return Row(key=key, table=table, label=label, arm=arm, stages=("infection",), **more)
+
+
+def _cascade(table: str, key: str, label: str, arm: str, **more: Any) -> Row:
+    return Row(
+        **{"key": key, "table": table, "label": label, "arm": arm, "stages": TARGETS, "first": key, **more}
     )
 
 
-def slice_store(profile: str, slices: str, *, root: Path) -> Path:
-    """The store that a profile trains on; for smoke, phantom slices made on the spot if need be.
+# The tables, in the paper's order and words.
+ROWS = (
+    _cascade("Table 2", "table2", "CHS-Net", "full"),
+    _direct("Table 3", "table3-unet", "U-Net [17]+VGG16", "bu", same_as="table4-bu"),
+    _direct("Table 3", "table3-unetpp", "U-Net++ [21]+VGG16", "unetpp"),
+    _direct("Table 3", "table3-attention-unet", "AU-Net [22]+VGG16", "attention-unet"),
+    _direct("Table 3", "table3-infnet", "Inf-Net [12]+Res2Net", "infnet"),
+    _direct("Table 3", "table3-miniseg", "MiniSeg [51]", "miniseg"),
+    _cascade("Table 3", "table3-chsnet", "CHS-Net+RAIU-Net", "full", stages=("infection",), same_as="table2"),
+    _direct("Table 4", "table4-bu", "BU", "bu"),
+    _direct("Table 4", "table4-rib", "BU+RIB", "rib"),
+    _direct("Table 4", "table4-hp", "BU+RIB+HP", "rib-hp"),
+    _direct("Table 4", "table4-full", "BU+RIB+HP+SSD (RAIU-Net)", "full"),
+    _cascade("Table 5", "table5-bu", "BU", "bu"),
+    _cascade("Table 5", "table5-rib", "BU+RIB", "rib"),
+    _cascade("Table 5", "table5-hp", "BU+RIB+HP", "rib-hp"),
+    _cascade("Table 5", "table5-full", "BU+RIB+HP+SSD (CHS-Net)", "full", same_as="table2"),
+    # Choices of the register taken the other way.
+    _cascade("row 1", "alt-doubling", "widths 16 to 256 by doubling", "full", network={"widths": DOUBLING}),
+    _cascade("row 9", "alt-concat", "cascade by concatenation", "full",
+             stages=("infection",), first="table2", cascade="concat"),
+    _cascade("row 9", "alt-truth", "true lungs in place of predicted", "full",
+             stages=("infection",), first=None, cascade="truth"),
+    _cascade("row 3", "alt-identity", "'same' spectral pooling as identity", "full",
+             network={"same_spectral": "identity"}),
+    _cascade("row 7", "alt-relu", "ReLU in Eq. 11", "full", network={"gate": "relu"}),
+)  # fmt: skip
 
-    Raises:
-        ValueError: an unknown profile, or no store given where the profile needs one.
+# Suffix of a run's name -> its split and seed.
+SETTINGS: dict[str, dict[str, Any]] = {
+    "": {"seed": 0},
+    **{f"-seed{s}": {"seed": s} for s in SEEDS[1:]},
+    **{f"-patient-fold{k}": {"protocol": "patient", "fold": k} for k in range(FOLDS)},
+}
+
+
+def run_name(row: Row, target: str, suffix: str = "") -> str:
+    """Name of the run that trains one stage of a row; of the row it is the same as, if it is.
+
+    Args:
+        suffix: a key of `SETTINGS`.
     """
-    get_profile(profile)
-    if slices:
-        return Path(slices)
-    if profile != "smoke":
-        raise ValueError(
-            f"Profile {profile!r} needs a slice store: set the parameter `slices` to its folder."
-        )
-    store = root / "data" / "phantom" / "slices"
-    if not (store / "slices.csv").is_file():
-        from chslib.data.fusion import fuse
-        from chslib.data.phantom import write_phantoms
-
-        write_phantoms(store.with_name("volumes"))
-        fuse(store.with_name("volumes"), store, progress=False)
-    return store
+    own = next(r for r in ROWS if r.key == row.same_as) if row.same_as else row
+    return _name(own, target, suffix)
 
 
-def get_profile(name: str) -> Profile:
-    """A profile by name.
+def _name(row: Row, target: str, suffix: str) -> str:
+    direct = row.stages == ("infection",) and not row.key.startswith("alt-")
+    return f"{row.key}{'' if direct else f'-{target}'}{suffix}"
 
-    Raises:
-        ValueError: no such profile.
-    """
-    if name not in PROFILES:
-        raise ValueError(f"Unknown profile {name!r}; expected one of {', '.join(PROFILES)}.")
-    return PROFILES[name]
+
+def _grid() -> tuple[dict[str, Run], dict[str, str]]:
+    runs, aliases = {}, {}
+    for row in ROWS:
+        for suffix, setting in SETTINGS.items():
+            for target in row.stages:
+                name = _name(row, target, suffix)
+                if row.same_as:
+                    aliases[name] = run_name(row, target, suffix)
+                    continue
+                second = target == "infection" and row.first
+                runs[name] = Run(
+                    name=name, arm=row.arm, target=target,
+                    first_stage=f"{row.first}-lungs{suffix}" if second else None,
+                    cascade=row.cascade if target == "infection" else "mask",
+                    network=dict(row.network), **setting,
+                )  # fmt: skip
+    return runs, aliases
+
+
+RUNS, ALIASES = _grid()
 
 
 def get_run(name: str) -> Run:
-    """A run by name.
+    """A run by its name, or by another name of the same training (`ALIASES`).
 
     Raises:
         ValueError: no such run.
     """
-    if name not in RUNS:
-        raise ValueError(f"Unknown run {name!r}; expected one of {', '.join(RUNS)}.")
-    return RUNS[name]
+    run = RUNS.get(ALIASES.get(name, name))
+    if run is None:
+        rows = ", ".join(_name(row, row.stages[-1], "") for row in ROWS)
+        raise ValueError(
+            f"Unknown run {name!r}; expected one of {rows}, or the first stage of a cascade (-lungs "
+            f"for -infection), alone or with one of {', '.join(s for s in SETTINGS if s)} behind it "
+            "(python -m chslib.experiments list shows all)."
+        )
+    return run
 
 
-def check_inputs(*, profile: str, slices: str | None) -> None:
-    """Everything that can be known to be wrong before anything is trained.
+def campaign(scope: str = "all") -> list[str]:
+    """Names of the runs in the order of their worth, each behind the first stage that feeds it.
+
+    Args:
+        scope: "headline": Table 2, seed 0 and the patient folds; "rows": every row once under
+            each protocol (seed 0, patient fold 0); "all": every row, seed and fold.
 
     Raises:
-        ValueError, FileNotFoundError: an unknown profile; no slice store where the profile needs
-            one; a store with problems, of which the first is named and the rest counted.
+        ValueError: another scope.
     """
-    get_profile(profile)
-    if profile == "smoke" and not slices:
-        return  # the phantom is made on the spot
-    if not slices:
-        raise ValueError(
-            f"Profile {profile!r} needs a slice store: make reproduce PROFILE={profile} SLICES=<folder>."
-        )
-    from chslib.data.slices import check_store
+    slice0, folds = [""], [s for s in SETTINGS if "patient" in s]
+    seeds = [s for s in SETTINGS if "seed" in s]
+    headline = [r for r in ROWS if r.key == "table2"]
+    tables = [r for r in ROWS if r.table in ("Table 4", "Table 5", "Table 3") and not r.same_as]
+    tables.sort(key=lambda r: (r.table == "Table 3", r.table))
+    alternatives = [r for r in ROWS if r.key.startswith("alt-")]
+    plans = {
+        "headline": [(headline, slice0), (headline, folds)],
+        "rows": [(headline, slice0), (tables, slice0), (alternatives, slice0),
+                 (headline, folds[:1]), (tables, folds[:1]), (alternatives, folds[:1])],
+        "all": [(headline, slice0), (headline, folds), (tables, slice0), (headline, seeds),
+                (alternatives, slice0), (tables, folds), (tables, seeds), (alternatives, folds),
+                (alternatives, seeds)],
+    }  # fmt: skip
+    if scope not in plans:
+        raise ValueError(f"scope={scope!r}; expected one of {', '.join(plans)}.")
+    names: list[str] = []
+    for rows, suffixes in plans[scope]:
+        names += [_name(row, t, s) for s in suffixes for row in rows for t in row.stages]
+    return names
 
-    if problems := check_store(slices):
-        more = (
-            f" (and {len(problems) - 1} more: python -m chslib.data check {slices})"
-            if len(problems) > 1
-            else ""
-        )
-        raise ValueError(problems[0] + more)
+
+@dataclass(frozen=True)
+class State:
+    """What became of a run: "done", "failed" or "not run", why, and how long it took (seconds)."""
+
+    status: str
+    reason: str = ""
+    seconds: float | None = None
+
+
+def failure_file(name: str, *, profile: str, runs: str | Path) -> Path:
+    """Where a run that failed says so; a run that succeeds removes it."""
+    return Path(runs) / profile / name / "failed.json"
+
+
+def run_state(name: str, *, profile: str, results: str | Path, runs: str | Path) -> State:
+    """State of one run, from its record, else from what it left when it failed."""
+    record, failed = Path(results) / profile / f"{name}.json", failure_file(name, profile=profile, runs=runs)
+    try:
+        if failed.is_file():
+            return State("failed", json.loads(failed.read_text())["error"])
+        if record.is_file():
+            return State("done", seconds=json.loads(record.read_text())["wall_seconds"])
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        return State("failed", f"{record if record.is_file() else failed} cannot be read ({error!r})")
+    return State("not run")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -199,22 +244,38 @@ def main(arguments: list[str] | None = None) -> int:
     check = commands.add_parser("check", help="refuse an unknown profile or a bad slice store, in one line")
     check.add_argument("--profile", required=True)
     check.add_argument("--slices", default="")
-    listing = commands.add_parser("list", help="every run, and whether its record exists")
+    listing = commands.add_parser("list", help="every run: done, failed or missing, and how long it took")
     listing.add_argument("--profile", default="cpu")
     listing.add_argument("--results", default="results")
+    listing.add_argument("--runs", default="runs")
+    listing.add_argument("--scope", default="all", help="headline, rows or all (%(default)s)")
+    listing.add_argument("--names", action="store_true", help="names only, one a line, to feed a script")
     options = parser.parse_args(arguments)
     try:
         if options.command == "check":
             check_inputs(profile=options.profile, slices=options.slices)
         else:
             get_profile(options.profile)
-            for run in RUNS.values():
-                done = (Path(options.results) / options.profile / f"{run.name}.json").is_file()
-                print(f"{run.name:36} {run.protocol:8} {'done' if done else 'not run'}")
+            _list(options)
     except (ValueError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _list(options: argparse.Namespace) -> None:
+    names = campaign(options.scope)
+    if options.names:
+        print("\n".join(names))
+        return
+    where = {"profile": options.profile, "results": options.results, "runs": options.runs}
+    states = {name: run_state(name, **where) for name in names}
+    for name, state in states.items():
+        took = "" if state.seconds is None else f"{state.seconds / 60:6.1f} min"
+        print(f"{name:40} {get_run(name).protocol:8} {state.status:8} {took or state.reason}".rstrip())
+    count = {s: sum(state.status == s for state in states.values()) for s in ("done", "failed", "not run")}
+    spent = sum(state.seconds or 0 for state in states.values()) / 60
+    print(f"{options.profile}: " + ", ".join(f"{n} {s}" for s, n in count.items()) + f"; {spent:.1f} min")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from chslib.experiments import PROFILES, RUNS, Run
+from chslib.experiments import RUNS, Run
+from chslib.profiles import PROFILES
 from chslib.metrics import COUNTS, SCORES, scores
 
 PAPER_NUMBERS = Path(__file__).with_name("paper_numbers.csv")

@@ -1,0 +1,132 @@
+"""The profiles that size every run, and what can be known to be wrong before anything is trained.
+
+`smoke` shows that everything runs, on phantom slices; `cpu` is a smaller replication on real
+slices; `paper` is the replication. Profiles write to different folders.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+TARGETS = ("lungs", "infection")
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Size and budget of every run of a profile.
+
+    Attributes:
+        size: side of the slices, pixels.
+        widths: channels of the network, or None for the arm's own.
+        batch_size, learning_rate, patience: register row 12 (patience in epochs).
+        max_epochs: per target; the paper gives none.
+        worth: what its numbers are worth, in one clause, for captions.
+    """
+
+    name: str
+    size: int
+    batch_size: int
+    max_epochs: dict[str, int]
+    worth: str
+    widths: tuple[int, ...] | None = None
+    learning_rate: float = 1e-3
+    patience: int = 10
+
+
+PROFILES = {
+    "smoke": Profile(
+        name="smoke",
+        size=64,
+        widths=(8, 12, 18, 27, 40),
+        batch_size=4,
+        max_epochs={"lungs": 6, "infection": 6},
+        worth="phantom slices at 64x64, a narrow network, 6 epochs: shows that it runs, never a result",
+    ),
+    "cpu": Profile(
+        name="cpu",
+        size=128,
+        batch_size=8,
+        max_epochs={"lungs": 3, "infection": 5},
+        worth="real slices at 128x128, reduced epochs: a real, smaller replication",
+    ),
+    "paper": Profile(
+        name="paper",
+        size=256,
+        batch_size=16,
+        max_epochs={"lungs": 100, "infection": 100},
+        worth="real slices at 256x256, trained until early stopping: the replication",
+    ),
+}
+
+
+def project_root() -> Path:
+    """The folder that holds `notebooks/` and `results/`, from wherever a notebook was opened.
+
+    Raises:
+        FileNotFoundError: neither the working folder nor one above it is the project's.
+    """
+    here = Path.cwd().resolve()
+    for folder in (here, *here.parents):
+        if (folder / "_toc.yml").is_file() and (folder / "notebooks").is_dir():
+            return folder
+    raise FileNotFoundError(
+        f"{here} is not inside a checkout of this project; start Jupyter or papermill there."
+    )
+
+
+def slice_store(profile: str, slices: str, *, root: Path) -> Path:
+    """The store that a profile trains on; for smoke, phantom slices made on the spot if need be.
+
+    Raises:
+        ValueError: an unknown profile, or no store given where the profile needs one.
+    """
+    get_profile(profile)
+    if slices:
+        return Path(slices)
+    if profile != "smoke":
+        raise ValueError(
+            f"Profile {profile!r} needs a slice store: set the parameter `slices` to its folder."
+        )
+    store = root / "data" / "phantom" / "slices"
+    if not (store / "slices.csv").is_file():
+        from chslib.data.fusion import fuse
+        from chslib.data.phantom import write_phantoms
+
+        write_phantoms(store.with_name("volumes"))
+        fuse(store.with_name("volumes"), store, progress=False)
+    return store
+
+
+def get_profile(name: str) -> Profile:
+    """A profile by name.
+
+    Raises:
+        ValueError: no such profile.
+    """
+    if name not in PROFILES:
+        raise ValueError(f"Unknown profile {name!r}; expected one of {', '.join(PROFILES)}.")
+    return PROFILES[name]
+
+
+def check_inputs(*, profile: str, slices: str | None) -> None:
+    """Everything that can be known to be wrong before anything is trained.
+
+    Raises:
+        ValueError, FileNotFoundError: an unknown profile; no slice store where the profile needs
+            one; a store with problems, of which the first is named and the rest counted.
+    """
+    get_profile(profile)
+    if profile == "smoke" and not slices:
+        return  # the phantom is made on the spot
+    if not slices:
+        raise ValueError(
+            f"Profile {profile!r} needs a slice store: make reproduce PROFILE={profile} SLICES=<folder>."
+        )
+    from chslib.data.slices import check_store
+
+    if problems := check_store(slices):
+        more = (
+            f" (and {len(problems) - 1} more: python -m chslib.data check {slices})"
+            if len(problems) > 1
+            else ""
+        )
+        raise ValueError(problems[0] + more)
