@@ -228,10 +228,10 @@ def run_state(name: str, *, profile: str, results: str | Path, runs: str | Path)
     """State of one run, from its record, else from what it left when it failed."""
     record, failed = Path(results) / profile / f"{name}.json", failure_file(name, profile=profile, runs=runs)
     try:
+        if record.is_file():  # it stands, whatever a later try at it ran into
+            return State("done", seconds=json.loads(record.read_text())["wall_seconds"])
         if failed.is_file():
             return State("failed", json.loads(failed.read_text())["error"])
-        if record.is_file():
-            return State("done", seconds=json.loads(record.read_text())["wall_seconds"])
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         return State("failed", f"{record if record.is_file() else failed} cannot be read ({error!r})")
     return State("not run")

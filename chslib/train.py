@@ -12,11 +12,11 @@ repeats at most one epoch and ends with the same weights.
 import argparse
 import ctypes
 import hashlib
+import importlib.util
 import json
 import logging
 import os
 import platform
-import subprocess
 import sys
 import time
 import warnings
@@ -36,12 +36,15 @@ from tqdm import tqdm
 
 from chslib.data.slices import TARGETS, SliceDataset, SliceStore, read_store
 from chslib.data.splits import Split, make_split
-from chslib.experiments import Profile, Run, get_profile, get_run
+from chslib.experiments import Run, failure_file, get_run
 from chslib.loss import segmentation_loss
 from chslib.metrics import COUNTS, confusion, evaluate, scores
-from chslib.network import build_network, contour_map, count_parameters
+from chslib.network import ARMS, build_network, contour_map, count_parameters
+from chslib.peers import PEERS, build_peer
+from chslib.profiles import Profile, get_profile
+from chslib.runlog import digest, environment, write_json
 
-SCHEMA = 1  # of a run record
+SCHEMA = 2  # of a run record; 1 had no digest and no evaluation
 
 
 class EpochShuffle(Sampler[int]):
@@ -67,8 +70,14 @@ def _not_finite(where: str) -> ValueError:
     )
 
 
+def training_loss(network: nn.Module, image: Tensor, mask: Tensor) -> Tensor:
+    """Eq. 15, or a peer's own loss where it has one (`chslib.peers`)."""
+    own = getattr(network, "training_loss", None)
+    return own(image, mask) if own else segmentation_loss(network(image), mask)
+
+
 class SegmentationTask(L.LightningModule):
-    """A network with its loss (Eq. 15) and optimiser (register row 11)."""
+    """A network with its loss (Eq. 15, or a peer's own) and optimiser (register row 11)."""
 
     def __init__(self, network: nn.Module, *, learning_rate: float, config: dict[str, Any]) -> None:
         super().__init__()
@@ -77,7 +86,7 @@ class SegmentationTask(L.LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
         image, mask = batch
-        loss = segmentation_loss(self.network(image), mask)
+        loss = training_loss(self.network, image, mask)
         self.log("train_loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(image))
         return loss
 
@@ -166,7 +175,7 @@ def run_config(run: Run, profile: Profile, network: nn.Module) -> dict[str, Any]
         "max_epochs": profile.max_epochs[run.target],
         "patience": profile.patience,
         "optimizer": "Adam",
-        "loss": "0.5 BCE (mean) + 0.5 Dice",
+        "loss": f"its own ({run.arm})" if hasattr(network, "training_loss") else "0.5 BCE (mean) + 0.5 Dice",
         "augmentation": None,
         "widths": list(network.widths),
         "parameters": count_parameters(network),
@@ -175,10 +184,14 @@ def run_config(run: Run, profile: Profile, network: nn.Module) -> dict[str, Any]
 
 def make_network(run: Run, profile: Profile) -> nn.Module:
     """The untrained network of a run, channels_last; the caller seeds."""
-    changes = ({"widths": profile.widths} if profile.widths else {}) | run.network
-    if run.first_stage and run.cascade == "concat":
-        changes["in_channels"] = 2
-    return build_network(run.arm, **changes).to(memory_format=torch.channels_last)
+    if run.arm in ARMS:
+        changes = ({"widths": profile.widths} if profile.widths else {}) | run.network
+        if run.first_stage and run.cascade == "concat":
+            changes["in_channels"] = 2
+        network = build_network(run.arm, **changes)
+    else:
+        network = build_peer(run.arm, **((PEERS[run.arm].narrow if profile.widths else {}) | run.network))
+    return network.to(memory_format=torch.channels_last)
 
 
 def load_weights(network: nn.Module, path: str | Path) -> str:
@@ -234,58 +247,6 @@ def second_stage_inputs(store: SliceStore, lungs: np.ndarray, *, cascade: str) -
     ct, mask = torch.from_numpy(store.ct[:, None]), torch.from_numpy(lungs)
     # In the concatenated form the mask spans 0..255, as the CT does: both are divided by 255 later.
     return contour_map(ct, mask * 255 if cascade == "concat" else mask, cascade=cascade).numpy()
-
-
-def write_json(path: Path, content: dict) -> None:
-    """Write atomically: the file is either the old one or the whole new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
-    os.replace(temporary, path)
-
-
-def _commit() -> str:
-    here = Path(__file__).resolve().parent
-    try:
-        commit = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True
-        )
-        dirty = subprocess.run(
-            ["git", "status", "--porcelain", "--", "chslib"],
-            cwd=here.parent,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return commit.stdout.strip() + ("-modified" if dirty.stdout.strip() else "")
-
-
-def environment() -> dict[str, Any]:
-    """Versions, device and threads, for a record."""
-    cuda = torch.cuda.is_available()
-    processor = platform.machine()
-    if Path("/proc/cpuinfo").is_file():
-        names = [
-            line.split(":", 1)[1].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if "model name" in line
-        ]
-        processor = names[0] if names else processor
-    return {
-        "commit": _commit(),
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "lightning": L.__version__,
-            "numpy": np.__version__,
-        },
-        "device": torch.cuda.get_device_name()
-        if cuda
-        else f"CPU, {processor}, {torch.get_num_threads()} threads",
-        "precision": "bf16-mixed" if cuda else "32-true",
-    }
 
 
 def _fit(
@@ -366,7 +327,7 @@ def train_run(
     runs: str | Path = "runs",
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Train and evaluate one run of the grid; returns its record.
+    """Train one run of the grid and score it; returns its record.
 
     Files: `<results>/<profile>/<run>.json`, the record, written last and atomically;
     `<runs>/<profile>/<run>/`: checkpoints, `weights.pt` of the best epoch and `masks.npz`, its
@@ -382,11 +343,32 @@ def train_run(
     Raises:
         ValueError, FileNotFoundError: an unknown run or profile, a bad store (see
             `chslib.data.slices`), a second stage whose first has not been run on this data, files
-            of another configuration in the way.
+            of another configuration in the way. Whatever ends a run that has its data is noted in
+            `<runs>/<profile>/<run>/failed.json`, for the list of the grid.
     """
     run, settings = get_run(name), get_profile(profile)
+    store = read_store(slices, size=settings.size, progress=progress)  # a mistyped folder leaves no trace
+    failed = failure_file(run.name, profile=profile, runs=runs)
+    try:
+        record = _train(run, settings, store, results=results, runs=runs, progress=progress)
+    except Exception as error:
+        write_json(failed, {"error": f"{type(error).__name__}: {error}"})
+        raise
+    failed.unlink(missing_ok=True)
+    return record
+
+
+def _train(
+    run: Run,
+    settings: Profile,
+    store: SliceStore,
+    *,
+    results: str | Path,
+    runs: str | Path,
+    progress: bool,
+) -> dict[str, Any]:
+    name, profile = run.name, settings.name
     folder, record_path = Path(runs) / profile / name, Path(results) / profile / f"{name}.json"
-    store = read_store(slices, size=settings.size, progress=progress)
     split = make_split(store.table, protocol=run.protocol, fold=run.fold, seed=run.seed)
     L.seed_everything(run.seed, workers=True, verbose=False)
     network = make_network(run, settings)
@@ -397,6 +379,8 @@ def train_run(
         lungs, parent = _first_stage(run, store, Path(runs) / profile / run.first_stage)
         inputs = second_stage_inputs(store, lungs, cascade=run.cascade)
         config["first_stage_weights"] = parent["weights_sha256"]
+    elif run.cascade == "truth":
+        inputs = second_stage_inputs(store, store.lung[:, None], cascade="mask")
     config = json.loads(json.dumps(config))  # as a record gives it back: lists, no tuples
     if record_path.is_file():
         record = json.loads(record_path.read_text())
@@ -452,7 +436,58 @@ def train_run(
         "started": started.isoformat(timespec="seconds"),
         **environment(),
     }
+    record["digest"] = digest(record)
     write_json(record_path, record)
+    return record
+
+
+def evaluate_run(
+    name: str,
+    *,
+    profile: str,
+    slices: str | Path,
+    results: str | Path = "results",
+    runs: str | Path = "runs",
+) -> dict[str, Any]:
+    """Add to a run's record what goes beyond the paper (`chslib.evaluation`); returns the record.
+
+    It reads the predictions that the run left, so it can follow on another machine than the one
+    that trained. A record that has it is returned as it is.
+
+    Raises:
+        FileNotFoundError: no record, or no predictions.
+        ValueError: predictions of other weights or other data than the record's.
+    """
+    from chslib.evaluation import evaluate_masks  # MONAI: not needed to train
+
+    run = get_run(name)
+    path, folder = Path(results) / profile / f"{run.name}.json", Path(runs) / profile / run.name
+    for needed in (path, folder / "masks.npz"):
+        if not needed.is_file():
+            raise FileNotFoundError(f"{needed} is missing; train {run.name} first.")
+    record = json.loads(path.read_text())
+    if record.get("evaluation"):
+        return record
+    masks, hashes = load_masks(folder / "masks.npz")
+    store = read_store(slices, size=record["config"]["size"], progress=False)
+    theirs = {"fingerprint": record["data"]["fingerprint"], "weights_sha256": record["weights_sha256"]}
+    if hashes != theirs or store.fingerprint != theirs["fingerprint"]:
+        raise ValueError(
+            f"{folder / 'masks.npz'} or {slices} does not belong to {path}: weights "
+            f"{hashes['weights_sha256'][:12]} and data {store.fingerprint[:12]}, expected "
+            f"{theirs['weights_sha256'][:12]} and {theirs['fingerprint'][:12]}; train {run.name} again."
+        )
+    row_of = {slice_id: row for row, slice_id in enumerate(store.table["slice_id"])}
+    rows = [row_of[entry[0]] for entry in record["slices"]]
+    record["evaluation"] = evaluate_masks(
+        masks[rows, 0],
+        getattr(store, TARGETS[run.target])[rows],
+        slice_ids=store.table["slice_id"].iloc[rows].tolist(),
+        patients=store.table["patient"].iloc[rows].tolist(),
+    )
+    record["schema"] = SCHEMA
+    record["digest"] = digest(record)
+    write_json(path, record)
     return record
 
 
@@ -573,6 +608,14 @@ def main(arguments: list[str] | None = None) -> int:
             results=options.results,
             runs=options.runs,
         )
+        if importlib.util.find_spec("monai"):
+            record = evaluate_run(
+                options.run,
+                profile=options.profile,
+                slices=options.slices,
+                results=options.results,
+                runs=options.runs,
+            )
         print(summary(record))
         for path in draw_run(record, slices=options.slices, runs=options.runs):
             print(path)

@@ -8,37 +8,87 @@ import pytest
 
 from chslib.data.splits import FOLDS, PROTOCOLS
 from chslib.experiments import (
-    PROFILES,
+    ALIASES,
+    ROWS,
     RUNS,
+    SETTINGS,
     TARGETS,
-    check_inputs,
-    get_profile,
+    campaign,
+    failure_file,
     get_run,
     main,
+    run_name,
+    run_state,
 )
 from chslib.network import ARMS, CASCADES
+from chslib.peers import PEERS
+from chslib.profiles import PROFILES, check_inputs, get_profile
+
+TABLES = {  # rows of each table, and whether its network is a cascade
+    "Table 2": (1, True), "Table 3": (6, False), "Table 4": (4, False), "Table 5": (4, True),
+}  # fmt: skip
 
 
 def test_every_run_has_a_name_of_its_own_and_known_settings():
     for name, run in RUNS.items():
-        assert run.name == name and run.arm in ARMS and run.target in TARGETS
-        assert run.protocol in PROTOCOLS and 0 <= run.fold < FOLDS and run.cascade in CASCADES
+        assert run.name == name and (run.arm in ARMS or run.arm in PEERS) and run.target in TARGETS
+        assert run.protocol in PROTOCOLS and 0 <= run.fold < FOLDS and run.cascade in (*CASCADES, "truth")
+    trainings = {(r.arm, r.target, r.protocol, r.fold, r.seed, r.first_stage, r.cascade, str(r.network))
+                 for r in RUNS.values()}  # fmt: skip
+    assert len(trainings) == len(RUNS), "one training has two names; make one an alias"
 
 
-def test_a_second_stage_is_fed_by_a_first_of_the_same_split():
+def test_the_rows_are_those_of_the_tables_each_with_every_seed_and_fold():
+    for table, (count, cascade) in TABLES.items():
+        rows = [row for row in ROWS if row.table == table]
+        assert len(rows) == count
+        for row in rows:
+            assert (row.stages == TARGETS) == cascade
+            for target in row.stages:
+                runs = [get_run(run_name(row, target, suffix)) for suffix in SETTINGS]
+                assert sorted(r.seed for r in runs if r.protocol == "slice") == [0, 1, 2]
+                assert sorted(r.fold for r in runs if r.protocol == "patient") == list(range(FOLDS))
+                assert {r.target for r in runs} == {target}
+
+
+def test_a_second_stage_is_fed_by_a_first_of_the_same_split_and_a_direct_run_by_none():
     for run in RUNS.values():
-        assert (run.first_stage is not None) == (run.target == "infection")
         if run.first_stage:
             first = RUNS[run.first_stage]
-            assert first.target == "lungs"
+            assert (first.target, run.target) == ("lungs", "infection")
             assert (first.protocol, first.fold, first.seed) == (run.protocol, run.fold, run.seed)
+            if not run.name.startswith("alt-concat"):
+                assert (first.arm, first.network) == (run.arm, run.network)
+        elif run.target == "infection":
+            assert run.name.startswith(("table3-", "table4-", "alt-truth-"))
+    assert RUNS["alt-truth-infection"].cascade == "truth"
 
 
-def test_table_2_has_three_seeds_and_every_patient_fold_of_both_stages():
-    for target in TARGETS:
-        runs = [run for name, run in RUNS.items() if name.startswith(f"table2-{target}")]
-        assert sorted(r.seed for r in runs if r.protocol == "slice") == [0, 1, 2]
-        assert sorted(r.fold for r in runs if r.protocol == "patient") == list(range(FOLDS))
+def test_rows_that_are_one_training_share_it():
+    assert get_run("table5-full-infection-seed1") is get_run("table2-infection-seed1")
+    assert get_run("table3-unet") is get_run("table4-bu")
+    assert get_run("table3-chsnet-patient-fold2") is get_run("table2-infection-patient-fold2")
+    assert not set(ALIASES) & set(RUNS) and set(ALIASES.values()) <= set(RUNS)
+
+
+@pytest.mark.parametrize("scope", ["headline", "rows", "all"])
+def test_a_campaign_trains_first_stages_before_what_they_feed(scope):
+    names = campaign(scope)
+    assert len(set(names)) == len(names) and set(names) <= set(RUNS)
+    for name in names:
+        first = get_run(name).first_stage
+        assert first is None or names.index(first) < names.index(name)
+    assert names[:2] == ["table2-lungs", "table2-infection"]
+
+
+def test_the_widest_campaign_is_everything_and_the_next_has_each_row_under_both_protocols():
+    assert set(campaign("all")) == set(RUNS)
+    rows = set(campaign("rows"))
+    assert rows == {
+        n for n in RUNS if not n.endswith(("-seed1", "-seed2", *(f"-fold{k}" for k in range(1, 5))))
+    }
+    with pytest.raises(ValueError, match="'some'.*headline, rows, all"):
+        campaign("some")
 
 
 @pytest.mark.parametrize("name", PROFILES)
@@ -52,7 +102,7 @@ def test_a_profile_fits_the_network_and_has_epochs_for_both_targets(name):
 def test_unknown_names_are_told_with_the_known_ones():
     with pytest.raises(ValueError, match="'big'.*smoke, cpu, paper"):
         get_profile("big")
-    with pytest.raises(ValueError, match="'table9'.*table2-lungs"):
+    with pytest.raises(ValueError, match="'table9'.*table2-infection.*-patient-fold4"):
         get_run("table9")
 
 
@@ -103,10 +153,34 @@ def test_the_command_ends_with_1_and_no_traceback(tmp_path):
     assert re.fullmatch(r"error: .*slices\.csv is missing.*\n", result.stderr)
 
 
-def test_the_list_tells_which_runs_have_a_record(tmp_path, capsys):
+def test_the_list_tells_what_is_done_what_failed_and_how_long_it_took(tmp_path, capsys):
     (tmp_path / "cpu").mkdir()
-    (tmp_path / "cpu" / "table2-lungs.json").write_text("{}")
-    assert main(["list", "--profile", "cpu", "--results", str(tmp_path)]) == 0
-    lines = [line.split(maxsplit=2) for line in capsys.readouterr().out.splitlines()]
-    assert [line[0] for line in lines] == list(RUNS)
-    assert [line[0] for line in lines if line[2] == "done"] == ["table2-lungs"]
+    (tmp_path / "cpu" / "table2-lungs.json").write_text('{"wall_seconds": 90}')
+    failed = failure_file("table4-bu", profile="cpu", runs=tmp_path)
+    failed.parent.mkdir(parents=True)
+    failed.write_text('{"error": "ValueError: no luck"}')
+    where = ["--profile", "cpu", "--results", str(tmp_path), "--runs", str(tmp_path)]
+    assert main(["list", *where]) == 0
+    *lines, last = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == campaign()
+    assert [line for line in lines if "not run" not in line] == [
+        "table2-lungs                             slice    done        1.5 min",
+        "table4-bu                                slice    failed   ValueError: no luck",
+    ]
+    assert last == f"cpu: 1 done, 1 failed, {len(RUNS) - 2} not run; 1.5 min"
+    assert main(["list", *where, "--names", "--scope", "rows"]) == 0
+    assert capsys.readouterr().out.split() == campaign("rows")
+
+
+def test_a_record_stands_whatever_a_later_try_ran_into_and_a_broken_one_is_told(tmp_path):
+    where = {"profile": "cpu", "results": tmp_path / "results", "runs": tmp_path / "runs"}
+    record = tmp_path / "results" / "cpu" / "table4-bu.json"
+    failed = failure_file("table4-bu", profile="cpu", runs=where["runs"])
+    for path in (record, failed):
+        path.parent.mkdir(parents=True)
+    failed.write_text('{"error": "ValueError: later"}')
+    record.write_text('{"wall_seconds": 1}')
+    assert run_state("table4-bu", **where).status == "done"
+    record.write_text("{")
+    state = run_state("table4-bu", **where)
+    assert state.status == "failed" and "cannot be read" in state.reason

@@ -20,9 +20,11 @@ import torch
 from chslib import train
 from chslib.data.slices import read_store
 from chslib.data.splits import make_split
-from chslib.experiments import PROFILES, Profile, get_run
+from chslib.experiments import RUNS, State, get_run, run_state
 from chslib.metrics import SCORES, confusion, evaluate
-from chslib.network import RAIUNet, contour_map
+from chslib.network import RAIUNet, contour_map, count_parameters
+from chslib.profiles import PROFILES, Profile
+from chslib.runlog import digest
 
 FIRST, SECOND = "table2-lungs", "table2-infection"
 TINY = Profile(
@@ -38,7 +40,7 @@ TINY = Profile(
 DRIVER = """
 import os, signal, sys
 from chslib import train
-from chslib.experiments import PROFILES, Profile
+from chslib.profiles import PROFILES, Profile
 
 PROFILES["tiny"] = Profile(**{profile!r})
 on_batch_end = train.SegmentationTask.on_train_batch_end
@@ -237,7 +239,7 @@ def test_a_run_stopped_early_and_killed_before_its_record_ends_the_same(tiny_sto
     loss = train.segmentation_loss
     flat = lambda *batch: loss(*batch) if torch.is_grad_enabled() else torch.tensor(1.0)  # noqa: E731
     monkeypatch.setattr(train, "segmentation_loss", flat)  # validation never improves
-    monkeypatch.setitem(PROFILES, "tiny", dataclasses.replace(TINY, patience=1))
+    monkeypatch.setitem(PROFILES, "tiny", dataclasses.dataclasses.replace(TINY, patience=1))
     unbroken = run(FIRST, tmp_path, tiny_store)
     assert unbroken["fit"]["stopped_early"] and unbroken["fit"]["best_epoch"] == 1
     folder = tmp_path / "runs" / "tiny" / FIRST
@@ -333,7 +335,7 @@ def test_a_second_stage_on_other_data_than_its_first_is_refused(copy, store):
 def test_the_record_of_another_configuration_is_not_overwritten(change, copy, tiny_store, monkeypatch):
     path = copy / "results" / "tiny" / f"{FIRST}.json"
     before = path.read_bytes()
-    monkeypatch.setitem(PROFILES, "tiny", dataclasses.replace(TINY, **change))
+    monkeypatch.setitem(PROFILES, "tiny", dataclasses.dataclasses.replace(TINY, **change))
     forbid_training(monkeypatch)
     with pytest.raises(
         ValueError, match=f"{FIRST}.json is the record of another configuration.*move it away"
@@ -352,7 +354,7 @@ def test_a_checkpoint_of_another_width_is_refused_and_kept(copy, tiny_store, mon
     (copy / "results" / "tiny" / f"{FIRST}.json").unlink()
     last = copy / "runs" / "tiny" / FIRST / "last.ckpt"
     before = last.read_bytes()
-    monkeypatch.setitem(PROFILES, "tiny", dataclasses.replace(TINY, widths=(5, 6, 9)))
+    monkeypatch.setitem(PROFILES, "tiny", dataclasses.dataclasses.replace(TINY, widths=(5, 6, 9)))
     with pytest.raises(
         ValueError, match=r"last.ckpt belongs to another configuration.*widths.*\[4, 6.*Delete"
     ):
@@ -503,3 +505,76 @@ def test_a_second_stage_says_how_much_infection_the_first_left_it(trained, tiny_
     infected = store.infection[rows] > 0
     expected = (infected & (lungs[rows, 0] > 0)).sum() / infected.sum()
     assert record["first_stage"]["infection_inside"]["test"] == pytest.approx(expected)
+
+
+def test_a_run_that_fails_says_so_until_it_succeeds(tiny_store, tmp_path, monkeypatch):
+    where = {"results": tmp_path / "results", "runs": tmp_path / "runs"}
+    monkeypatch.setattr(train, "_fit", lambda *a, **k: (_ for _ in ()).throw(ValueError("no luck")))
+    with pytest.raises(ValueError, match="no luck"):
+        train.train_run(FIRST, profile="tiny", slices=tiny_store, progress=False, **where)
+    assert run_state(FIRST, profile="tiny", **where) == State("failed", "ValueError: no luck")
+    monkeypatch.undo()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(PROFILES, "tiny", TINY)
+        train.train_run(FIRST, profile="tiny", slices=tiny_store, progress=False, **where)
+    assert run_state(FIRST, profile="tiny", **where).status == "done"
+    assert not (tmp_path / "runs" / "tiny" / FIRST / "failed.json").exists()
+
+
+@pytest.mark.parametrize("arm", ["unetpp", "attention-unet", "infnet", "miniseg"])
+def test_a_peer_is_narrow_in_a_narrow_profile_and_trains_by_its_own_loss(arm):
+    run = next(r for r in RUNS.values() if r.arm == arm)
+    narrow = train.make_network(run, dataclasses.replace(TINY, widths=(4, 6, 9)))
+    assert count_parameters(narrow) < 0.3 * count_parameters(
+        train.make_network(run, dataclasses.replace(TINY, widths=None))
+    )
+    torch.manual_seed(0)
+    image, mask = torch.rand(2, 1, 64, 64), (torch.rand(2, 1, 64, 64) > 0.7).float()
+    loss = train.training_loss(narrow, image, mask)
+    assert torch.isfinite(loss) and loss.requires_grad
+    own = hasattr(narrow, "training_loss")
+    assert own == (arm in ("infnet", "miniseg"))
+    config = train.run_config(run, TINY, narrow)
+    assert (config["loss"] == f"its own ({arm})") == own and config["arm"] == arm
+
+
+def test_the_true_lungs_can_feed_the_second_stage(tiny_store, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        train, "_fit", lambda run, profile, task, datasets, *a, **k: seen.append(datasets) or 1 / 0
+    )
+    with pytest.raises(ZeroDivisionError):
+        train.train_run("alt-truth-infection", profile="tiny", slices=tiny_store, results=tmp_path,
+                        runs=tmp_path, progress=False)  # fmt: skip
+    store = read_store(tiny_store, size=TINY.size, progress=False)
+    fed = seen[0]["train"].inputs
+    assert (fed[:, 0] == store.ct * store.lung).all() and (fed[:, 0] != store.ct).any()
+
+
+def test_a_record_carries_a_digest_that_a_changed_value_breaks(tiny_store, tmp_path):
+    record = train.train_run(FIRST, profile="tiny", slices=tiny_store, results=tmp_path / "results",
+                             runs=tmp_path / "runs", progress=False)  # fmt: skip
+    assert record["digest"] == digest(record)
+    assert digest({**record, "commit": "another"}) != record["digest"]
+
+
+def test_evaluation_is_added_to_the_record_from_the_predictions_left(tiny_store, tmp_path):
+    where = {
+        "profile": "tiny",
+        "slices": tiny_store,
+        "results": tmp_path / "results",
+        "runs": tmp_path / "runs",
+    }
+    with pytest.raises(FileNotFoundError, match="train table2-lungs first"):
+        train.evaluate_run(FIRST, **where)
+    before = train.train_run(FIRST, progress=False, **where)
+    after = train.evaluate_run(FIRST, **where)
+    assert "evaluation" not in before and after["evaluation"] and after["digest"] == digest(after)
+    same = {k: v for k, v in after.items() if k not in ("evaluation", "digest")}
+    assert same == {k: v for k, v in before.items() if k != "digest"}
+    path = tmp_path / "results" / "tiny" / f"{FIRST}.json"
+    assert json.loads(path.read_text()) == after == train.evaluate_run(FIRST, **where)
+    before["weights_sha256"] = "0" * 64
+    train.write_json(path, before)
+    with pytest.raises(ValueError, match="does not belong to"):
+        train.evaluate_run(FIRST, **where)
