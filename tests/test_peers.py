@@ -92,7 +92,7 @@ def test_upstream_counts_what_its_layers_add_up_to():
     assert PEERS["unet"].upstream == unet(FULL, **BIASED)
     assert PEERS["unetpp"].upstream == unetpp(FULL, up_bias=True, **BIASED)
     assert PEERS["attention-unet"].upstream == attention_unet(FULL)
-    # The published code has 64 filters and 3 channels, for which its size is widely quoted.
+    # As published, with 64 filters and 3 channels.
     assert attention_unet(tuple(2 * c for c in FULL), channels=3) == 34_878_573
     assert PEERS["infnet"].upstream == count_parameters(build_peer("infnet", in_channels=3)) + 2_049_000
     miniseg = build_peer("miniseg", in_channels=3, out_channels=2)

@@ -36,7 +36,7 @@ class Peer:
         location: "module:class" of our network, below this package.
         paper: parameters as printed there.
         upstream: parameters of the published code, with its own input and output channels.
-        source: that code. Register row 19 tells what the paper's own links lead to.
+        source: that code, as owner/repository and, where it has several, the network.
         reason: why ours, upstream's and the paper's numbers differ, in a sentence.
         narrow: arguments that make it small, for the smoke profile.
     """
@@ -91,7 +91,7 @@ PEERS: dict[str, Peer] = {
         location="infnet:InfNet",
         paper="33M",
         upstream=33_121_721,
-        source="DengPingFan/Inf-Net",
+        source="DengPingFan/Inf-Net: 33.12M, its last digits by our own count",
         reason="Upstream's trunk carries a classifier of 2,049,000 parameters that nothing uses, and takes 3 "
         "channels where ours takes 1.",
         narrow={"widths": (16, 32, 64, 128), "blocks": (1, 1, 1, 1), "decoder_channels": 4},
@@ -103,7 +103,7 @@ PEERS: dict[str, Peer] = {
         upstream=82_912,
         source="yun-liu/MiniSeg",
         reason="Upstream takes 3 channels and predicts 2 maps, ours 1 and 1; 472K is what MiniSeg's first "
-        "preprint says of an earlier network.",
+        "preprint says, the published and the released network have 83K.",
         narrow={"widths": (4, 8, 12, 16), "blocks": (1, 1, 1, 1)},
     ),
 }

@@ -6,7 +6,8 @@ IEEE TMI 2020, arXiv:2004.14133): a row of Table 3, [12] of the paper, there "33
     edge      x1 -> features E at 1/4, and an edge map
     reverse   x4, x3, x2 in turn, each looking where the map before it sees nothing -> S4, S3, S2
 
-S2, made at 1/8 of the size and upsampled, is the prediction; all five maps are trained. Where we differ from the published network:
+S2, made at 1/8 of the size and upsampled, is the prediction; all five maps are trained. Where we
+differ from the published network:
 - it starts from ImageNet weights, ours from random ones: none can be downloaded by a network built
   here, and the other networks of Table 3 start from random weights too;
 - its trunk carries a 1000-way classifier that nothing uses (2,049,000 parameters: 33.12M with it,
