@@ -1,0 +1,306 @@
+"""What goes beyond the paper's scores, for the test part of one run: intervals, boundaries, false positives.
+
+`chslib.metrics` has the scores of Tables 2-5 and the rule for empty masks; both are used here as they
+are (register row 18). The paper gives one number a cell, without spread, distance or worst case.
+`book/metrics.md` says what each number here answers and where it misleads.
+
+Boundary distances are MONAI's (`monai.metrics`): a boundary pixel is a mask pixel with one of its four
+neighbours outside the mask, the edge of the slice counting as outside. They are in pixels of the
+run's grid, since a slice store holds no spacing. MONAI is imported where it is used: training needs none.
+"""
+
+import math
+import warnings
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from chslib.metrics import confusion, group_counts, scores
+
+OVERLAP = ("dsc", "ji")
+TOLERANCES = (1, 2)  # pixels
+BOUNDARY = ("hd95", *(f"surface_dice_{t}px" for t in TOLERANCES))
+CONFIDENCE = 0.95
+WORST = 10  # slices listed
+NO_EMPTY_TRUTH = "none in this store's test part"
+
+
+def evaluate_masks(
+    prediction: np.ndarray,
+    truth: np.ndarray,
+    *,
+    slice_ids: Sequence[str],
+    patients: Sequence[str],
+    seed: int = 0,
+    resamples: int = 2000,
+) -> dict[str, Any]:
+    """Intervals, boundary distances, false positives and worst cases of one test part.
+
+    The result does not depend on the order of the slices.
+
+    Args:
+        prediction, truth: 0/1 masks, uint8 (N, H, W).
+        slice_ids, patients: N names each; a slice_id occurs once.
+        seed, resamples: of the bootstrap.
+
+    Returns:
+        Ready for JSON; what is undefined is None, and counted. ``overlap``: pooled DSC and JI, and their
+        means over patients, with 95 % intervals from resampled patients. ``patients``: each patient's
+        DSC and JI with intervals from its resampled slices, and the means of its boundary scores.
+        ``boundary``: HD95 (pixels) and surface dice over slices. ``false_positives``: on slices
+        whose truth is empty. ``worst``: the slices with the lowest DSC among those whose truth is not.
+
+    Raises:
+        ValueError: no slice; shapes, values or numbers of names that do not fit; a slice_id twice.
+        AssertionError: a DSC and a JI that contradict each other.
+    """
+    names, who, predicted, true = _ordered(prediction, truth, slice_ids, patients)
+    if resamples < 1:
+        raise ValueError(f"resamples is {resamples}; expected at least 1 (2000 is usual).")
+    counts = confusion(torch.from_numpy(predicted), torch.from_numpy(true))
+    groups, by_patient = group_counts(counts, who)
+    per_slice, per_patient, pooled = (scores(c) for c in (counts, by_patient, counts.sum(0)))
+    for cases, table in ((names, per_slice), (groups, per_patient), (["all slices"], pooled)):
+        _check_identity(table["dsc"], table["ji"], cases)
+
+    # How often each patient is drawn, (resamples, patients); both views see the same draws.
+    drawn = _draw(np.random.default_rng(seed), len(groups), resamples)
+    pooled_draws = scores(drawn @ by_patient)
+    overlap = {
+        name: {
+            "pooled": {
+                "value": float(pooled[name]),
+                **_interval(pooled_draws[name], units="patients", n=len(groups)),
+            },
+            "patient_mean": {
+                "value": float(per_patient[name].mean()),
+                "std": float(per_patient[name].std(ddof=1)) if len(groups) > 1 else None,
+                **_interval(drawn @ per_patient[name] / len(groups), units="patients", n=len(groups)),
+            },
+        }
+        for name in OVERLAP
+    }
+
+    boundary = _boundary_scores(predicted, true)
+    rows_of = {patient: np.flatnonzero(np.array(who) == patient) for patient in groups}
+    each_patient = []
+    for i, (patient, rows) in enumerate(rows_of.items()):
+        # A stream of its own, so that the interval does not depend on who else is in the part.
+        stream = np.random.default_rng([seed, zlib.crc32(patient.encode())])
+        draws = scores(_draw(stream, len(rows), resamples) @ counts[rows])
+        entry: dict[str, Any] = {"patient": patient, "slices": len(rows)}
+        for name in OVERLAP:
+            value = float(per_patient[name][i])
+            entry[name] = {"value": value, **_interval(draws[name], units="slices", n=len(rows))}
+        for name in BOUNDARY:
+            entry[name] = _mean(boundary[name][rows])
+        each_patient.append(entry)
+
+    pixels_true, pixels_predicted = counts[:, 0] + counts[:, 2], counts[:, 0] + counts[:, 1]
+    infected = np.flatnonzero(pixels_true > 0)
+    # Of equal DSC (0, mostly) the larger miss comes first.
+    worst = sorted(infected, key=lambda i: (per_slice["dsc"][i], -pixels_true[i], names[i]))[:WORST]
+    return {
+        "slices": len(names),
+        "size": list(true.shape[1:]),
+        "method": _method(seed, resamples),
+        "overlap": overlap,
+        "boundary": {
+            "both_empty": int(((pixels_true == 0) & (pixels_predicted == 0)).sum()),
+            "only_truth_empty": int(((pixels_true == 0) & (pixels_predicted > 0)).sum()),
+            "only_prediction_empty": int(((pixels_true > 0) & (pixels_predicted == 0)).sum()),
+            **{
+                name: {
+                    **_spread(boundary[name]),
+                    "patient_mean": _mean(np.array([_nan(p[name]["mean"]) for p in each_patient])),
+                }
+                for name in BOUNDARY
+            },
+        },
+        "patients": each_patient,
+        "false_positives": _false_positives(pixels_predicted[pixels_true == 0], true[0].size),
+        "slices_with_truth": len(infected),
+        "slices_with_truth_and_dsc_0": int((per_slice["dsc"][infected] == 0).sum()),
+        "worst": [
+            {
+                "slice_id": names[i],
+                "patient": who[i],
+                **{name: float(per_slice[name][i]) for name in OVERLAP},
+                "hd95": _none(boundary["hd95"][i]),
+                "truth_pixels": int(pixels_true[i]),
+                "predicted_pixels": int(pixels_predicted[i]),
+            }
+            for i in worst
+        ],
+    }
+
+
+def describe_evaluation(evaluation: dict[str, Any]) -> pd.DataFrame:
+    """A short table of what `evaluate_masks` returns, for a notebook; undefined is NaN.
+
+    ``from`` and ``to`` are what ``range`` names: a bootstrap interval, or percentiles over slices. ``n`` counts
+    what the value is taken over, ``undefined`` what had to be left out.
+    """
+    rows = []
+
+    def add(score: str, value: float | None, n: int, range_: tuple = (None, None, ""), undefined: int = 0):
+        rows.append((score, _nan(value), *map(_nan, range_[:2]), range_[2], n, undefined))
+
+    def resampled(found: dict[str, Any]) -> tuple:
+        return (
+            found["low"],
+            found["high"],
+            f"{CONFIDENCE:.0%} interval, {found['n']} {found['resampled']} resampled",
+        )
+
+    for name in OVERLAP:
+        for view, label in (("pooled", "pooled"), ("patient_mean", "mean over patients")):
+            found = evaluation["overlap"][name][view]
+            add(f"{name.upper()}, {label}", found["value"], found["n"], resampled(found))
+    by_dsc = sorted(evaluation["patients"], key=lambda p: p["dsc"]["value"])
+    for label, patient in (("lowest", by_dsc[0]), ("highest", by_dsc[-1])):
+        dsc = patient["dsc"]
+        add(f"DSC, {label} patient ({patient['patient']})", dsc["value"], dsc["n"], resampled(dsc))
+    labels = ("HD95 (px)", *(f"surface dice at {t} px" for t in TOLERANCES))
+    for name, label in zip(BOUNDARY, labels, strict=True):
+        found = evaluation["boundary"][name]
+        spread = (found["p5"], found["p95"], "5th to 95th percentile over slices")
+        add(f"{label}, median", found["median"], found["n"], spread, found["undefined"])
+        add(f"{label}, mean", found["mean"], found["n"], undefined=found["undefined"])
+        mean = found["patient_mean"]
+        add(f"{label}, mean over patients", mean["mean"], mean["n"], undefined=mean["undefined"])
+    wrong = evaluation["false_positives"]
+    for key, label in (("share_with_any", "share with any"), ("mean_pixels", "mean pixels")):
+        add(f"False positives where truth is empty, {label}", wrong[key], wrong["slices"])
+    columns = ["score", "value", "from", "to", "range", "n", "undefined"]
+    return pd.DataFrame(rows, columns=columns).set_index("score")
+
+
+def _ordered(
+    prediction: np.ndarray, truth: np.ndarray, slice_ids: Sequence[str], patients: Sequence[str]
+) -> tuple[list[str], list[str], np.ndarray, np.ndarray]:
+    """Names, patients and masks, checked, in the order of (patient, slice_id)."""
+    for name, masks in (("prediction", prediction), ("truth", truth)):
+        if masks.ndim != 3 or masks.dtype != np.uint8:
+            raise ValueError(
+                f"{name} is {masks.dtype} of shape {masks.shape}; expected uint8 (N, H, W): "
+                "drop the channel axis with [:, 0], or convert with .astype('uint8')."
+            )
+    if prediction.shape != truth.shape:
+        raise ValueError(f"Masks of shapes {prediction.shape} and {truth.shape}; expected the same.")
+    if not truth.size:
+        raise ValueError(f"No pixel to evaluate (shape {truth.shape}); is the test part of the split empty?")
+    who, names = [str(p) for p in patients], [str(s) for s in slice_ids]
+    if not len(truth) == len(names) == len(who):
+        raise ValueError(
+            f"{len(truth)} slices, {len(names)} slice_ids and {len(who)} patients; expected one each."
+        )
+    if len(set(names)) < len(names):
+        twice = next(name for i, name in enumerate(names) if name in names[:i])
+        raise ValueError(f"slice_id {twice!r} occurs more than once; expected each slice once.")
+    order = sorted(range(len(names)), key=lambda i: (who[i], names[i]))
+    return [names[i] for i in order], [who[i] for i in order], prediction[order], truth[order]
+
+
+def _check_identity(dsc: np.ndarray, ji: np.ndarray, cases: Sequence[str]) -> None:
+    """JI = DSC / (2 - DSC) for every single confusion matrix; the paper's columns break it (row 18)."""
+    dsc, ji = np.atleast_1d(dsc), np.atleast_1d(ji)
+    wrong = np.flatnonzero(~(np.abs(ji - dsc / (2 - dsc)) < 1e-9))
+    if len(wrong):
+        i = wrong[0]
+        raise AssertionError(
+            f"JI {ji[i]:.6f} of {cases[i]} contradicts its DSC {dsc[i]:.6f}: JI = DSC / (2 - DSC) gives "
+            f"{dsc[i] / (2 - dsc[i]):.6f} ({len(wrong)} of {len(dsc)} cases). The scores are computed wrongly."
+        )
+
+
+def _draw(rng: np.random.Generator, n: int, resamples: int) -> np.ndarray:
+    """How often each of n units is drawn in n draws with replacement: (resamples, n)."""
+    return rng.multinomial(n, np.full(n, 1 / n), size=resamples)
+
+
+def _interval(draws: np.ndarray, *, units: str, n: int) -> dict[str, Any]:
+    """Percentile interval; None for a single unit, which has no spread to resample.
+
+    It cannot leave the range of its n values, which holds the median of their distribution with probability
+    1 - 2^(1-n): 0.5 for two, 0.875 for four. Below six, "95 %" is out of reach (`coverage_at_most`).
+    """
+    tail = 50 * (1 - CONFIDENCE)
+    low, high = np.percentile(draws, [tail, 100 - tail]).tolist() if n > 1 else (None, None)
+    return {"low": low, "high": high, "resampled": units, "n": n, "coverage_at_most": 1 - 2.0 ** (1 - n)}
+
+
+def _boundary_scores(prediction: np.ndarray, truth: np.ndarray) -> dict[str, np.ndarray]:
+    """HD95 and surface dice of each slice, float64 (N,), NaN where undefined (one of the masks empty)."""
+    from monai.metrics import compute_hausdorff_distance, compute_surface_dice
+
+    some = np.stack([prediction.any((1, 2)), truth.any((1, 2))])
+    found = {name: np.where(some.any(0), 0.0, 1.0) for name in BOUNDARY}
+    found["hd95"] = np.where(some.any(0), np.nan, 0.0)
+    # MONAI is asked where both masks have a boundary; elsewhere it warns, and the rule above holds.
+    with warnings.catch_warnings():
+        # MONAI 1.6 passes itself an argument that it deprecates.
+        warnings.filterwarnings("ignore", ".*always_return_as_numpy", FutureWarning)
+        for i in np.flatnonzero(some.all(0)):
+            pair = [torch.from_numpy(m[i : i + 1, None]) for m in (prediction, truth)]  # (1, 1, H, W)
+            hd95 = compute_hausdorff_distance(*pair, include_background=True, percentile=95)
+            found["hd95"][i] = hd95.item()
+            for name, tolerance in zip(BOUNDARY[1:], TOLERANCES, strict=True):
+                dice = compute_surface_dice(*pair, class_thresholds=[tolerance], include_background=True)
+                found[name][i] = dice.item()
+    return found
+
+
+def _false_positives(pixels: np.ndarray, of: int) -> dict[str, Any]:
+    """Predicted pixels of the slices without truth, each slice of `of` pixels."""
+    n = len(pixels)
+    return {
+        "slices": n,
+        "note": None if n else NO_EMPTY_TRUTH,
+        "with_any": int((pixels > 0).sum()),
+        "share_with_any": float((pixels > 0).mean()) if n else None,
+        "mean_pixels": float(pixels.mean()) if n else None,
+        "mean_share": float(pixels.mean() / of) if n else None,
+    }
+
+
+def _mean(values: np.ndarray) -> dict[str, Any]:
+    defined = values[~np.isnan(values)]
+    mean = float(defined.mean()) if len(defined) else None
+    return {"mean": mean, "n": len(defined), "undefined": len(values) - len(defined)}
+
+
+def _spread(values: np.ndarray) -> dict[str, Any]:
+    defined = values[~np.isnan(values)]
+    quantiles = np.percentile(defined, [5, 50, 95]).tolist() if len(defined) else [None] * 3
+    return {**_mean(values), **dict(zip(("p5", "median", "p95"), quantiles, strict=True))}
+
+
+def _nan(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def _none(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)
+
+
+def _method(seed: int, resamples: int) -> dict[str, Any]:
+    """How the numbers were made, for the record."""
+    import monai
+
+    return {
+        "interval": "percentile bootstrap (linear between order statistics)",
+        "confidence": CONFIDENCE,
+        "resamples": resamples,
+        "seed": seed,
+        "std_ddof": 1,
+        "unit": "pixels of the run's grid; the spacing in mm is not in the store",
+        "tolerances": list(TOLERANCES),
+        "hd95": "larger of the two directed 95th percentiles",
+        "empty": "both: HD95 0, surface dice 1; one: HD95 undefined, surface dice 0",
+        "monai": monai.__version__,
+    }
