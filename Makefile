@@ -1,8 +1,10 @@
-# make reproduce [PROFILE=smoke] [SLICES=folder] [RESULTS=folder]   data -> training -> tables -> book
+# make reproduce [PROFILE=smoke] [SLICES=folder]   data -> training -> tables -> book; two runs, the headline's
+# make grid [SCOPE=rows]                           the same with every run of a scope: headline, rows or all
 # make test                                        unit tests, then every committed notebook
 # make book | lint | clean
 #
-# Each step can be interrupted: the same command goes on where it stopped.
+# Both take, besides: RUNS="names of runs", RESULTS=folder of the records, JOBS=trainings at a time.
+# Each can be interrupted: the same command goes on where it stopped, and tries failed runs again.
 
 PROFILE ?= smoke
 SLICES  ?=
@@ -15,16 +17,11 @@ STAMP := $(VENV)/.installed
 BUILD := _build/$(PROFILE)
 # Your records on real slices stand beside the committed ones, and never in their place.
 RESULTS ?= $(if $(filter smoke,$(PROFILE)),results,results/local)
-RECORDS := $(abspath $(RESULTS))
-# Absolute, since the notebooks run in notebooks/; left as typed where there is no such folder.
-DATA   := $(or $(shell CDPATH= cd -- "$(SLICES)" 2>/dev/null && pwd),$(SLICES))
-LUNGS     := table2-lungs-patient-fold0
-INFECTION := table2-infection-patient-fold0
-ifeq ($(SLICES),)
-  DATA := $(if $(filter smoke,$(PROFILE)),$(CURDIR)/data/phantom/slices)
-endif
-
-PAPERMILL := $(PY) -m papermill --cwd notebooks --log-output --no-progress-bar --kernel python3
+INDEX := $(CURDIR)/$(BUILD)/_build/html/index.html
+# Absolute for the Snakefile and its jobs; left as typed where there is no such folder.
+DATA := $(if $(SLICES),$(or $(shell CDPATH= cd -- "$(SLICES)" 2>/dev/null && pwd),$(SLICES)))
+# The headline on new patients, fold 0: its second stage brings its first along.
+RUNS ?= $(if $(SCOPE),,table2-infection-patient-fold0)
 
 # The notebooks' kernel is this environment's Python, whatever kernels the user has installed.
 export JUPYTER_PREFER_ENV_PATH := 1
@@ -34,8 +31,10 @@ export PYTHONUNBUFFERED := 1
 # As many threads as cores this process may use, not as the machine has.
 OMP_NUM_THREADS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 export OMP_NUM_THREADS
+# Trainings at a time: one on a GPU, else as many as there are cores; the Snakefile shares the cores out.
+JOBS ?= $(if $(filter GPU,$(shell nvidia-smi -L 2>/dev/null)),1,$(OMP_NUM_THREADS))
 
-.PHONY: help reproduce inputs data train pages book test lint clean
+.PHONY: help reproduce grid inputs book test lint clean
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
@@ -55,9 +54,14 @@ $(STAMP): requirements.lock pyproject.toml
 
 # ---- reproduce ---------------------------------------------------------------------------------
 
-reproduce: inputs $(STAMP) data train pages
-	@echo "== book"
-	@$(PY) book/build.py --executed $(BUILD)/notebooks --out $(BUILD)
+reproduce: inputs $(STAMP)
+	@$(PY) -m snakemake --profile workflow/local --cores $(OMP_NUM_THREADS) --resources gpu=$(JOBS) \
+	  --config profile=$(PROFILE) slices="$(DATA)" results="$(RESULTS)" scope=$(or $(SCOPE),rows) runs="$(RUNS)"
+	@echo "$(INDEX)"
+
+grid: SCOPE ?= rows
+grid: RUNS :=
+grid: reproduce
 
 # What needs no environment is checked before one is installed.
 inputs:
@@ -70,26 +74,6 @@ endif
 ifneq ($(SLICES),)
 	@test -f "$(DATA)/slices.csv" || { echo "error: $(SLICES): no slices.csv there; expected a slice store (README.md says how to make one)" >&2; exit 1; }
 endif
-
-data: inputs $(STAMP)
-	@echo "== data"
-ifeq ($(SLICES),)
-	@$(PY) -m chslib.data phantom data/phantom/volumes
-	@$(PY) -m chslib.data fuse data/phantom/volumes data/phantom/slices
-endif
-	@$(PY) -m chslib.experiments check --profile $(PROFILE) --slices "$(DATA)"
-
-train: data
-	@mkdir -p $(BUILD)/notebooks
-	@echo "== training, stage 1 of 2: $(LUNGS)"
-	@$(PAPERMILL) notebooks/05_training.ipynb $(BUILD)/notebooks/05_training_lungs.ipynb -p run $(LUNGS) -p profile $(PROFILE) -p slices "$(DATA)" -p results "$(RECORDS)"
-	@echo "== training, stage 2 of 2: $(INFECTION)"
-	@$(PAPERMILL) notebooks/05_training.ipynb $(BUILD)/notebooks/05_training.ipynb -p run $(INFECTION) -p profile $(PROFILE) -p slices "$(DATA)" -p results "$(RECORDS)"
-
-pages: train
-	@echo "== notebooks"
-	@$(PAPERMILL) notebooks/04_network.ipynb $(BUILD)/notebooks/04_network.ipynb
-	@$(PAPERMILL) notebooks/06_table2.ipynb $(BUILD)/notebooks/06_table2.ipynb -p profile $(PROFILE) -p results "$(RECORDS)"
 
 # ---- the rest ----------------------------------------------------------------------------------
 
@@ -106,5 +90,5 @@ lint: $(STAMP)
 
 # Leaves the environment, and the weights and records of every profile but smoke.
 clean:
-	rm -rf _build data/phantom runs/smoke results/smoke .pytest_cache .ruff_cache
+	rm -rf _build .snakemake data/phantom runs/smoke results/smoke .pytest_cache .ruff_cache
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
