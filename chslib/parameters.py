@@ -33,6 +33,12 @@ def check_parameters(namespace: dict[str, Any], **choices: Collection[str]) -> N
             declared, injected = annotated, []
         else:
             injected = assigned
+    if not declared and not sources:
+        # Run without history (nbval does), cells leave no source behind; nothing was injected then.
+        hints = namespace.get("__annotations__", {})
+        declared = {name: kind for name, kind in hints.items() if kind in TYPES} or {
+            name: kind.__name__ for name, kind in hints.items() if getattr(kind, "__name__", "") in TYPES
+        }
     if not declared:
         raise ValueError(
             f"No parameters cell was run before this one; expected one that begins with {MARK!r} and "
@@ -62,7 +68,9 @@ def _names(source: str) -> tuple[dict[str, str], list[str]]:
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
             kind = ast.unparse(node.annotation)
             if kind not in TYPES:
-                raise ValueError(f"parameter {node.target.id} is declared as {kind}; expected {', '.join(TYPES)}")
+                raise ValueError(
+                    f"parameter {node.target.id} is declared as {kind}; expected {', '.join(TYPES)}"
+                )
             annotated[node.target.id] = kind
         elif isinstance(node, ast.Assign):
             assigned += [target.id for target in node.targets if isinstance(target, ast.Name)]

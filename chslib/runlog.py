@@ -8,7 +8,6 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import numpy as np
 import torch
 
@@ -41,6 +40,8 @@ def _commit() -> str:
 
 def environment() -> dict[str, Any]:
     """Versions, device and threads, for a record."""
+    import lightning as L  # seconds to import, and a reader of records needs none of it
+
     cuda = torch.cuda.is_available()
     processor = platform.machine()
     if Path("/proc/cpuinfo").is_file():

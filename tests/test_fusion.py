@@ -1,24 +1,37 @@
-"""Fusion: orientation, intensities, selection, resumption, errors."""
+"""Fusion: orientation, intensities, selection, counts, resumption, errors."""
 
 import csv
 import gzip
 import json
+import shutil
+import subprocess
+import sys
+import tracemalloc
 from pathlib import Path
+from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
 
-from chslib.data import fusion
+from chslib.data import duplicates, fusion, nifti, prepare
 from chslib.data.__main__ import main
-from chslib.data.fusion import COLUMNS, fuse, patient_of, source_of
+from chslib.data.fusion import COLUMNS, fuse
 from chslib.data.phantom import write_phantoms
 
 NAMES = (
     "coronacases_001", "radiopaedia_10_85902_1", "radiopaedia_10_85902_3", "radiopaedia_7_85703_0",
 )  # fmt: skip
 DEPTH, SIZE = 8, 64
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_duplicates():
+    """Looking for copies is tested elsewhere; here it would only cost time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(duplicates, "find_duplicates", lambda rows, store: {})
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -46,11 +59,31 @@ def content(store: Path) -> dict[str, bytes]:
     return {str(p.relative_to(store)): p.read_bytes() for p in files}
 
 
-def save(folder: Path, part: str, array: np.ndarray, name: str = "coronacases_001") -> Path:
+def save(
+    folder: Path,
+    part: str,
+    array: np.ndarray,
+    name: str = "coronacases_001",
+    affine: np.ndarray | None = None,
+) -> Path:
     path = folder / part / f"{name}.nii.gz"
     path.parent.mkdir(parents=True, exist_ok=True)
-    nib.save(nib.Nifti1Image(array, np.eye(4)), path)
+    nib.save(nib.Nifti1Image(array, np.eye(4) if affine is None else affine), path)
     return path
+
+
+def load(folder: Path, part: str, name: str = "coronacases_001") -> np.ndarray:
+    return np.asanyarray(nib.load(folder / part / f"{name}.nii.gz").dataobj).copy()
+
+
+def copy_volume(folder: Path, name: str, to: Path, new: str) -> None:
+    for part in prepare.PARTS:
+        (to / part).mkdir(parents=True, exist_ok=True)
+        shutil.copy(folder / part / f"{name}.nii.gz", to / part / f"{new}.nii.gz")
+
+
+def pictures(store: Path, part: str = "ct") -> list[np.ndarray]:
+    return [np.asarray(Image.open(store / row[part])) for row in rows_of(store)]
 
 
 @pytest.fixture
@@ -88,10 +121,6 @@ def test_patients_and_sources(store):
     assert patients == dict(zip(
         NAMES, (NAMES[0], "radiopaedia_10_85902", "radiopaedia_10_85902", NAMES[3]), strict=True
     ))  # fmt: skip
-    assert patient_of("radiopaedia_14_85914_0") == "radiopaedia_14_85914_0"
-    assert source_of(NAMES[1]) == "radiopaedia"
-    with pytest.raises(ValueError, match="'scan7'.*coronacases_ or radiopaedia_"):
-        source_of("scan7")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -137,7 +166,7 @@ def test_what_was_dropped_is_counted(store):
 def test_hand_computed_slice(tiny, tmp_path):
     """At the size of the input nothing is resampled: rot90, and 0 or 255."""
     told = fuse(tiny, tmp_path / "out", size=20, progress=False)
-    assert told["volumes"]["coronacases_001"]["dropped"] == {"no lung": 1}
+    assert told["volumes"]["coronacases_001"]["dropped"] == {"black": 1}
     row = rows_of(tmp_path / "out")[1]
     assert (row["slice_index"], row["lung_pixels"], row["infection_pixels"]) == ("2", "120", "9")
     expected = np.zeros((20, 20), np.uint8)
@@ -150,7 +179,9 @@ def test_hand_computed_slice(tiny, tmp_path):
 
 def test_shrinking_averages_the_ct(tmp_path):
     ct = np.full((128, 128, 1), -1250, np.int16)
-    ct[::2] = 250  # one-voxel stripes: without antialiasing they alias to black or white
+    ct[::2] = (
+        3000  # beyond the window, which comes first: 250; one-voxel stripes: without antialiasing they alias to black or white
+    )
     save(tmp_path / "in", "ct", ct)
     for part in ("lung", "infection"):
         save(tmp_path / "in", part, np.ones(ct.shape, np.uint8))
@@ -160,9 +191,9 @@ def test_shrinking_averages_the_ct(tmp_path):
 
 
 def test_an_oblong_plane_is_padded_not_stretched(tmp_path):
-    ones = np.ones((40, 20, 1), np.uint8)
-    for part, array in (("ct", np.full(ones.shape, 250, np.int16)), ("lung", ones),
-                        ("infection", ones)):  # fmt: skip
+    ones, ct = np.ones((40, 20, 1), np.uint8), np.full((40, 20, 1), 250, np.int16)
+    ct[:, :5] = 0  # not flat
+    for part, array in (("ct", ct), ("lung", ones), ("infection", ones)):
         save(tmp_path / "in", part, array)
     fuse(tmp_path / "in", tmp_path / "out", size=40, progress=False)
     lung = np.asarray(Image.open(tmp_path / "out/lung/coronacases_001_000.png"))
@@ -171,6 +202,9 @@ def test_an_oblong_plane_is_padded_not_stretched(tmp_path):
 
 def test_minmax_clahe_keeps_infected_slices_of_the_middle(volumes, tmp_path):
     told = fuse(volumes, tmp_path, size=SIZE, preparation="minmax-clahe", progress=False)
+    assert {v["intensity"] for v in told["volumes"].values()} == {"min-max of each slice, CLAHE"}
+    for volume in told["volumes"].values():
+        assert volume["slices_out"] <= volume["counts"]["middle_60_with_infection"]
     rows = rows_of(tmp_path)
     assert all(r["has_infection"] == "True" for r in rows)
     assert all(int(0.2 * DEPTH) <= int(r["slice_index"]) < int(0.8 * DEPTH) for r in rows)
@@ -194,7 +228,7 @@ def test_two_workers_write_the_same_bytes(volumes, store, tmp_path):
 
 
 def test_an_interrupted_fusion_goes_on(volumes, store, tmp_path, monkeypatch):
-    original, seen = fusion._write_slice, []
+    original, seen = prepare.write_slice, []
 
     def interrupted(folder, name, index, images):
         seen.append(name)
@@ -202,12 +236,12 @@ def test_an_interrupted_fusion_goes_on(volumes, store, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return original(folder, name, index, images)
 
-    monkeypatch.setattr(fusion, "_write_slice", interrupted)
+    monkeypatch.setattr(prepare, "write_slice", interrupted)
     with pytest.raises(KeyboardInterrupt):
         fuse(volumes, tmp_path, size=SIZE, progress=False)
     assert not (tmp_path / "slices.csv").exists()
     seen.clear()
-    monkeypatch.setattr(fusion, "_write_slice", lambda *a: seen.append(a[1]) or original(*a))
+    monkeypatch.setattr(prepare, "write_slice", lambda *a: seen.append(a[1]) or original(*a))
     fuse(volumes, tmp_path, size=SIZE, progress=False)
     assert set(seen) == set(NAMES[2:])
     assert content(tmp_path) == content(store)
@@ -224,11 +258,11 @@ def test_only_what_changed_is_done_again(tiny, tmp_path):
     assert before == {p: p.stat().st_mtime_ns for p in store.rglob("*.png")}
 
     lung = np.zeros((20, 20, 5), np.uint8)
-    lung[4:9, 4:9, :2] = 1
+    lung[4:9, 4:9, 1:3] = 1
     save(tiny, "lung", lung)
     fuse(tiny, store, size=20, progress=False)
     ids = [r["slice_id"] for r in rows_of(store)]
-    assert ids[:3] == ["coronacases_001_000", "coronacases_001_001", "coronacases_002_001"]
+    assert ids[:3] == ["coronacases_001_001", "coronacases_001_002", "coronacases_002_001"]
     assert not (store / "ct/coronacases_001_003.png").exists()  # nothing stale stays
 
     for part in ("ct", "lung", "infection"):
@@ -236,6 +270,14 @@ def test_only_what_changed_is_done_again(tiny, tmp_path):
     fuse(tiny, store, size=20, progress=False)
     assert {r["volume"] for r in rows_of(store)} == {"coronacases_001"}
     assert not list(store.rglob("coronacases_002*"))
+
+
+def test_a_store_whose_volume_was_spoilt_later_is_unfinished(tiny, tmp_path):
+    fuse(tiny, tmp_path / "out", size=20, progress=False)
+    (tiny / "ct/coronacases_001.nii.gz").write_bytes(b"")
+    with pytest.raises(ValueError, match="1 of 1 volumes could not be fused"):
+        fuse(tiny, tmp_path / "out", size=20, progress=False)
+    assert not (tmp_path / "out/slices.csv").exists()
 
 
 def test_a_store_is_not_mixed_with_other_settings(tiny, tmp_path):
@@ -295,14 +337,16 @@ def put(value):
         (lambda f: (f / "infection/coronacases_001.nii.gz").unlink(), "infection mask .* missing"),
         (change("lung", lambda a: a[:, :-1]), r"lung.*\(20, 19, 5\).*\(20, 20, 5\).*equal"),
         (change("infection", lambda a: a[..., :-1]), r"infection.*\(20, 20, 4\).*\(20, 20, 5\)"),
-        (change("ct", lambda a: a[..., None]), r"ct.*shape \(20, 20, 5, 1\); expected 3 dim"),
+        (change("ct", lambda a: np.stack([a, a], -1)), r"ct.*shape \(20, 20, 5, 2\); expected 3 dim"),
+        (change("ct", lambda a: a[..., None, None]), r"ct.*shape \(20, 20, 5, 1, 1\); expected 3 dim"),
+        (change("ct", lambda a: a.astype(np.complex64)), "ct.*type complex64; expected integers or real"),
         (change("ct", lambda a: a[..., 0]), r"shape \(20, 20\); expected 3 dim"),
         (cut("ct", 120), "ct.*cannot be read.*fetch it again"),
         (cut("lung", 90), "lung.*cannot be read.*fetch it again"),
         (flip_a_bit, "ct.*cannot be read.*CRC"),
         (cut_unpacked, r"coronacases_001\.nii: cannot be read.*fetch it again"),
         (cut("ct", 0), "ct.*cannot be read.*fetch it again"),
-        (lambda f: (f / "ct/coronacases_001.nii.gz").write_text("<html>404"), "ct.*cannot be read"),
+        (lambda f: (f / "ct/coronacases_001.nii.gz").write_text("<html>404"), "ct.*<html>.*no NIfTI"),
         (change("ct", put(float("nan"))), "ct.*slice 3 holds NaN or infinite"),
         (change("ct", put(float("inf"))), "ct.*slice 3 holds NaN or infinite"),
         (change("lung", put(3)), r"lung.*slice 3 holds the values \[3\]; expected only 0, 1, 2"),
@@ -352,4 +396,268 @@ def test_command_line(tmp_path, capsys):
     told = capsys.readouterr()
     assert told.out == "" and told.err.startswith("error: ") and told.err.count("\n") == 1
     assert main(["phantom", volumes, "--volumes", "99"]) == 1
-    assert "expected 1 to 10" in capsys.readouterr().err
+    assert "99 volumes asked for; expected 1 to" in capsys.readouterr().err
+
+
+# ---- names, locks, failures ------------------------------------------------------------------
+def test_any_known_name_is_taken(tiny, tmp_path):
+    fuse(tiny, tmp_path / "out", size=20, progress=False)
+    (tiny / "ct/coronacases_001.nii.gz").rename(tiny / "ct/coronacases_org_001.nii.gz")
+    mask = tiny / "lung/coronacases_001.nii.gz"
+    (tiny / "lung/coronacases_001.nii").write_bytes(gzip.decompress(mask.read_bytes()))
+    mask.unlink()
+    (tiny / "lung/notes.nii").write_text("a stranger among the masks is ignored")
+    told = fuse(tiny, tmp_path / "kaggle", size=20, progress=False)
+    assert list(told["volumes"]) == ["coronacases_001"]
+    assert content(tmp_path / "kaggle") == content(tmp_path / "out")
+
+    shutil.copy(tiny / "ct/coronacases_org_001.nii.gz", tiny / "ct/coronacases_001.nii.gz")
+    words = "coronacases_001 lies there twice, as coronacases_001.nii.gz and coronacases_org_001.nii.gz"
+    with pytest.raises(ValueError, match=words):
+        fuse(tiny, tmp_path / "out", size=20, progress=False)
+    (tiny / "ct/coronacases_001.nii.gz").rename(tiny / "ct/scan7.nii.gz")
+    with pytest.raises(ValueError, match="scan7.nii.gz.*begins with coronacases_"):
+        fuse(tiny, tmp_path / "out", size=20, progress=False)
+
+
+def test_every_missing_mask_is_listed(tiny, tmp_path):
+    copy_volume(tiny, "coronacases_001", tiny, "coronacases_002")
+    (tiny / "lung/coronacases_001.nii.gz").unlink()
+    (tiny / "infection/coronacases_002.nii.gz").unlink()
+    with pytest.raises(ValueError, match="001: the lung mask.*\n.*002: the infection mask"):
+        fuse(tiny, tmp_path / "out", size=20, progress=False)
+    assert not (tmp_path / "out").exists()
+
+
+def test_two_fusions_do_not_write_one_store(tiny, tmp_path):
+    lock = tmp_path / "out/.fusion/lock"
+    lock.parent.mkdir(parents=True)
+    # Shared: so that it refuses only who asks for the store alone, as a fusion must.
+    hold = "import fcntl, sys, time; f = open(sys.argv[1], 'w'); fcntl.flock(f, fcntl.LOCK_SH); " \
+           "f.write('process 12345 on elsewhere'); f.flush(); print('held', flush=True); time.sleep(600)"  # fmt: skip
+    with subprocess.Popen([sys.executable, "-c", hold, str(lock)], stdout=subprocess.PIPE) as other:
+        try:
+            assert other.stdout.readline() == b"held\n"
+            with pytest.raises(
+                ValueError, match="another fusion writes here .process 12345 on elsewhere.; wait"
+            ):
+                fuse(tiny, tmp_path / "out", size=20, progress=False)
+            assert [p.name for p in lock.parent.iterdir()] == ["lock"]
+        finally:
+            other.kill()
+    fuse(tiny, tmp_path / "out", size=20, progress=False)  # the dead one's lock is taken over
+    assert "12345" not in lock.read_text() and lock.read_text().startswith("process ")
+    assert len(rows_of(tmp_path / "out")) == 4
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_failed_volumes_are_listed_and_the_others_kept(tiny, tmp_path, workers):
+    for number in (2, 3, 4):
+        copy_volume(tiny, "coronacases_001", tiny, f"coronacases_00{number}")
+    fuse(tiny, tmp_path / "whole", size=20, progress=False)
+    good = (tiny / "ct/coronacases_001.nii.gz").read_bytes()
+    (tiny / "ct/coronacases_001.nii.gz").write_bytes(good[:100])
+    (tiny / "infection/coronacases_003.nii.gz").write_bytes(b"")
+    store = tmp_path / "out"
+    with pytest.raises(ValueError) as caught:
+        fuse(tiny, store, size=20, workers=workers, progress=False)
+    head, first, second = str(caught.value).splitlines()
+    assert head.startswith("2 of 4 volumes could not be fused") and "a rerun does only them" in head
+    assert first.startswith(f"  coronacases_001: {tiny / 'ct/coronacases_001.nii.gz'}: cannot be read")
+    assert second.startswith(f"  coronacases_003: {tiny / 'infection/coronacases_003.nii.gz'}: cannot be")
+    assert not (store / "slices.csv").exists()
+    kept = {p: p.stat().st_mtime_ns for p in store.rglob("*.png")}
+    assert {p.name[:15] for p in kept} == {"coronacases_002", "coronacases_004"}
+    (tiny / "ct/coronacases_001.nii.gz").write_bytes(good)
+    copy_volume(tiny, "coronacases_002", tiny, "coronacases_003")
+    fuse(tiny, store, size=20, progress=False)
+    assert kept == {p: p.stat().st_mtime_ns for p in kept}
+    assert content(store) == content(tmp_path / "whole")
+
+
+def test_a_dead_worker_and_a_full_disk_are_reported(tiny, tmp_path, monkeypatch):
+    def full(*_: object):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(prepare, "write_slice", full)
+    with pytest.raises(ValueError, match="coronacases_001: .*No space left on device"):
+        fuse(tiny, tmp_path / "out", size=20, progress=False)
+    monkeypatch.setattr(prepare, "write_slice", lambda *_: 1 / 0)
+    with pytest.raises(ValueError, match="coronacases_001: ZeroDivisionError"):
+        fuse(tiny, tmp_path / "out", size=20, progress=False)
+    assert "fewer workers" in fusion._reason(fusion.BrokenExecutor())
+
+
+def test_a_finished_store_is_not_touched(tiny, tmp_path, monkeypatch):
+    store = tmp_path / "out"
+    told = fuse(tiny, store, size=20, progress=False)
+    assert told == json.loads((store / "store.json").read_text())
+    before = {p: p.stat().st_mtime_ns for p in [store / "slices.csv", store / "store.json"]}
+    monkeypatch.setattr(duplicates, "find_duplicates", lambda *_: pytest.fail("looked again"))
+    assert fuse(tiny, store, size=20, progress=False) == told
+    assert before == {p: p.stat().st_mtime_ns for p in before}
+    monkeypatch.undo()
+    (store / "store.json").unlink()
+    (store / ".fusion/.1.coronacases_001.json.part").write_text("left by a killed process")
+    assert fuse(tiny, store, size=20, progress=False) == told
+    assert not list(store.rglob("*.part"))
+
+
+# ---- counts, copies, orientation ---------------------------------------------------------------
+def test_what_other_filters_would_keep_is_counted(tiny, tmp_path):
+    ct, lung, infection = (load(tiny, part) for part in prepare.PARTS)
+    ct[..., 3] = np.where(ct[..., 3] > -1250, -600, -1250)  # dark: air and lung, nothing denser
+    lung[..., 4] = 0
+    infection[3, 3, 4], infection[8, 8, 1:3] = 2, 3
+    for part, array in zip(prepare.PARTS, (ct, lung, infection), strict=True):
+        save(tiny, part, array)
+    copy_volume(tiny, "coronacases_001", tiny, "coronacases_002")
+    copy_volume(tiny, "coronacases_001", tiny, "medseg_1")
+    told = fuse(tiny, tmp_path / "out", size=20, progress=False)
+    volume = told["volumes"]["coronacases_001"]
+    assert volume["dropped"] == {"black": 2, "no lung": 1}
+    counts = {"all": 5, "not_black": 3, "with_lung": 3, "with_infection": 2, "middle_60": 3,
+              "middle_60_with_infection": 1}  # fmt: skip
+    assert volume["counts"] == counts and volume["effusion_voxels"] == 2
+    assert told["counts"] == {"coronacases": {k: 2 * n for k, n in counts.items()}, "medseg": counts}
+    assert volume["intensity"] == "HU window [-1250, 250]"
+    assert (told["slices_in"], told["slices_out"]) == (15, 6)
+    assert [r["slice_index"] for r in rows_of(tmp_path / "out")] == ["1", "2"] * 3
+
+
+def test_black_is_flat_or_dark(tiny, tmp_path):
+    ct = np.zeros((20, 20, 5), np.uint8)  # already windowed
+    ct[..., 0], ct[3, 3, 1], ct[3, 3, 2], ct[3, 3, 3] = 200, 127, 128, 255
+    save(tiny, "ct", ct)
+    save(tiny, "lung", np.ones((20, 20, 5), np.uint8))
+    told = fuse(tiny, tmp_path / "out", size=20, progress=False)["volumes"]["coronacases_001"]
+    assert told["dropped"] == {"black": 3} and told["intensity"] == "0..255 as stored"
+    assert [r["slice_index"] for r in rows_of(tmp_path / "out")] == ["2", "3"]
+
+
+def test_copies_are_marked(tiny, tmp_path, monkeypatch):
+    copy_volume(tiny, "coronacases_001", tiny, "medseg_1")
+    seen = []
+
+    def find(rows, store):
+        seen.append(([row["slice_id"] for row in rows], store, (store / "slices.csv").exists()))
+        return {"medseg_1_001": "coronacases_001_001", "medseg_1_003": "coronacases_001_004"}
+
+    monkeypatch.setattr(duplicates, "find_duplicates", find)
+    told = fuse(tiny, tmp_path / "out", size=20, progress=False)
+    rows = rows_of(tmp_path / "out")
+    assert COLUMNS[-1] == "duplicate_of" and tuple(rows[0]) == COLUMNS
+    assert [r["duplicate_of"] for r in rows] == [""] * 4 + [
+        "coronacases_001_001",
+        "",
+        "coronacases_001_004",
+        "",
+    ]
+    assert seen == [([r["slice_id"] for r in rows], tmp_path / "out", False)]
+    assert told["duplicates"] == {"medseg_1": "coronacases_001"}
+    assert json.loads((tmp_path / "out/store.json").read_text()) == told
+
+
+def test_a_volume_stored_the_other_way_round_is_turned_by_its_pixels(volumes, store, tmp_path):
+    """Up and down are not what the name says; MedSeg has no name to say it."""
+    affine = nib.load(volumes / "ct" / f"{NAMES[0]}.nii.gz").affine
+    for part in prepare.PARTS:
+        array = load(volumes, part, NAMES[0])
+        save(tmp_path / "in", part, array[:, ::-1], affine=affine)
+        save(tmp_path / "in", part, array[:, ::-1], name="medseg_1", affine=affine)
+        # Against its header in z and left-right, too: there the header is believed.
+        save(
+            tmp_path / "in",
+            part,
+            array[::-1, :, ::-1],
+            name="medseg_2",
+            affine=affine @ np.diag([-1, 1, -1, 1]),
+        )
+    told = fuse(tmp_path / "in", tmp_path / "out", size=SIZE, progress=False)["volumes"]
+    expected = [p for p, r in zip(pictures(store), rows_of(store), strict=True) if r["volume"] == NAMES[0]]
+    assert np.array_equal(pictures(tmp_path / "out"), expected * 3)
+    record = told[NAMES[0]]["orientation"]
+    assert (record["header"], record["by_name"], record["anatomy"]) == ("LAS", "upright", "upside down")
+    assert (record["turned"], record["because"]) == ("rot90, flip top-bottom", "anatomy")
+    assert told["medseg_1"]["orientation"]["by_name"] is None
+    assert told["medseg_2"]["orientation"]["turned"] == "rot90, flip left-right, flip z"
+
+
+def test_every_record_says_how_it_was_turned(store):
+    told = json.loads((store / "store.json").read_text())["volumes"]
+    for name in NAMES:
+        record = told[name]["orientation"]
+        assert record["because"] == "name" and record["anatomy"] == record["by_name"]
+        assert ("flip z" in record["turned"]) == (name == NAMES[3])
+        assert ("flip top-bottom" in record["turned"]) == name.startswith("radiopaedia")
+
+
+# ---- files -------------------------------------------------------------------------------------
+def test_slope_intercept_byte_order_and_a_fourth_axis(tiny, tmp_path):
+    fuse(tiny, tmp_path / "out", size=20, progress=False)
+    ct = load(tiny, "ct")
+    header = nib.Nifti1Header(endianness=">")
+    header.set_data_shape((20, 20, 5, 1))
+    header.set_data_dtype(">i2")
+    header["vox_offset"], header["scl_slope"], header["scl_inter"] = 352, 2, -1250
+    voxels = (ct // 2 + 625).astype(">i2").tobytes(order="F")
+    (tiny / "ct/coronacases_001.nii.gz").write_bytes(gzip.compress(header.binaryblock + bytes(4) + voxels))
+    told = fuse(tiny, tmp_path / "scaled", size=20, progress=False)["volumes"]["coronacases_001"]
+    assert told["notes"] == ["coronacases_001.nii.gz: 4 dimensions, the last of length 1, taken as 3"]
+    assert np.array_equal(pictures(tmp_path / "scaled"), pictures(tmp_path / "out"))
+
+
+def test_without_room_on_the_disk_the_slices_are_the_same(volumes, store, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        nifti.shutil, "disk_usage", lambda p: asked.append(p) or SimpleNamespace(free=1 << 28)
+    )
+    monkeypatch.setattr(nifti.tempfile, "TemporaryFile", lambda **_: pytest.fail("unpacked"))
+    copy_volume(volumes, NAMES[3], tmp_path / "in", NAMES[3])
+    fuse(tmp_path / "in", tmp_path / "out", size=SIZE, progress=False)
+    assert asked == [tmp_path / "out/.fusion"] * 3
+    expected = [p for p, r in zip(pictures(store), rows_of(store), strict=True) if r["volume"] == NAMES[3]]
+    assert np.array_equal(pictures(tmp_path / "out"), expected)
+    flip = tmp_path / "in/ct" / f"{NAMES[3]}.nii.gz"
+    flip.write_bytes(flip.read_bytes()[:-8] + bytes(8))  # the checksum is read here, too
+    with pytest.raises(ValueError, match="CRC"):
+        fuse(tmp_path / "in", tmp_path / "out", size=SIZE, progress=False)
+
+
+def test_a_checksum_right_behind_the_last_chunk_is_read(tiny, tmp_path, monkeypatch):
+    path = tiny / "ct/coronacases_001.nii.gz"
+    monkeypatch.setattr(nifti, "CHUNK", 16)  # the unpacked file has 352 + 4000 bytes, 272 chunks
+    fuse(tiny, tmp_path / "out", size=20, progress=False)
+    packed = bytearray(path.read_bytes())
+    packed[-6] ^= 1
+    path.write_bytes(packed)
+    with pytest.raises(ValueError, match="CRC"):
+        fuse(tiny, tmp_path / "out", size=20, progress=False)
+
+
+def test_memory_is_that_of_planes(tmp_path):
+    shape = (256, 256, 48)  # 6 MiB of CT, 9 of it and its masks
+    ct = np.full(shape, -1000, np.int16)
+    ct[64:192, 64:192] = 40
+    for part, array in (
+        ("ct", ct),
+        ("lung", (ct > 0) * np.uint8(1)),
+        ("infection", np.zeros(shape, np.uint8)),
+    ):
+        save(tmp_path / "in", part, array)
+    tracemalloc.start()
+    try:
+        fuse(tmp_path / "in", tmp_path / "out", size=64, progress=False)
+        assert tracemalloc.get_traced_memory()[1] < 5 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_bar_over_volumes_and_over_planes_of_the_only_one(tiny, tmp_path, capfd):
+    fuse(tiny, tmp_path / "one", size=20)
+    assert "plane" in (shown := capfd.readouterr().err) and "volume" not in shown
+    copy_volume(tiny, "coronacases_001", tiny, "coronacases_002")
+    fuse(tiny, tmp_path / "two", size=20)
+    assert "volume" in (shown := capfd.readouterr().err) and "plane" not in shown
+    fuse(tiny, tmp_path / "quiet", size=20, progress=False)
+    assert capfd.readouterr().err == ""

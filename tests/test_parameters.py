@@ -50,6 +50,15 @@ def test_without_a_parameters_cell_it_says_so():
         check_parameters({"In": ["", "x = 1"]})
 
 
+def test_without_history_the_types_and_choices_are_still_checked():
+    namespace = notebook()
+    namespace["In"] = [""]
+    check_parameters(namespace, run=["a"])
+    namespace["epochs"] = "5"
+    with pytest.raises(ValueError, match="parameter epochs = '5' is a str"):
+        check_parameters(namespace)
+
+
 def test_a_rerun_of_the_declaring_cell_forgets_what_was_injected():
     namespace = notebook("typo = 1")
     namespace["In"].append(DECLARED)

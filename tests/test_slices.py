@@ -2,6 +2,7 @@
 
 import csv
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from chslib.data.slices import COLUMNS, SliceDataset, check_store, read_store, read_table
+from chslib.data.slices import COLUMNS, REPEATS, SliceDataset, check_store, read_store, read_table
 
 FIRST, SECOND = "coronacases_0_0", "coronacases_0_1"
 
@@ -284,3 +285,116 @@ def test_a_check_tells_all_problems_in_one_go(store):
     problems = check_store(store)
     named = [FIRST, SECOND, "radiopaedia_4_1", "radiopaedia_5_2"]
     assert len(problems) == 4 and all(name in p for name, p in zip(named, problems))
+
+
+def add(column: str, value: Callable[[dict], object]) -> Callable[[list[dict]], list[dict]]:
+    return lambda rows: [{**row, column: value(row)} for row in rows]
+
+
+def duplicate(**originals: str) -> Callable[[Path], None]:
+    return lambda s: rewrite(s, add("duplicate_of", lambda row: originals.get(row["slice_id"], "")))
+
+
+def stray(store: Path) -> None:
+    """An image that no row names."""
+    shutil.copy(store / "lung" / f"{SECOND}.png", store / "lung" / "stray.png")
+
+
+def outside(store: Path, path: str) -> None:
+    rewrite(store, with_cell("ct", path))
+    (store / "ct" / f"{SECOND}.png").unlink()
+
+
+THIRD = "coronacases_0_2"
+# name: how to break a store in a way that no reading of a single slice shows, and the line.
+INCONSISTENT = {
+    "a flag without infection": (
+        lambda s: rewrite(s, add("has_infection", lambda row: row["slice_id"] != SECOND)),
+        rf"{SECOND} has has_infection False, but \d+ infection_pixels; expected True",
+    ),
+    "an infection without flag": (
+        lambda s: [
+            redraw(s, "infection", lambda m: m & False),
+            rewrite(s, with_cell("infection_pixels", "0")),
+            rewrite(s, add("has_infection", lambda row: 1)),
+        ],
+        rf"{SECOND} has has_infection 1, but 0 infection_pixels; expected False",
+    ),
+    "unknown original": (duplicate(**{SECOND: "nobody"}), rf"{SECOND} is a duplicate of 'nobody', which no row has"),
+    "own original": (duplicate(**{SECOND: SECOND}), rf"{SECOND} is a duplicate of itself"),
+    "chain": (
+        duplicate(**{SECOND: THIRD, THIRD: FIRST}),
+        rf"{SECOND} is a duplicate of {THIRD}, itself a duplicate of {FIRST}; name the first",
+    ),
+    "two patients": (
+        lambda s: rewrite(s, with_cell("patient", "other")),
+        r"volume coronacases_0 has the patients coronacases_0, other; expected one",
+    ),
+    "two sources": (
+        lambda s: rewrite(s, with_cell("source", "medseg")),
+        r"volume coronacases_0 has the sources coronacases, medseg; expected one",
+    ),
+    "one position twice": (
+        lambda s: rewrite(s, with_cell("slice_index", "0")),
+        rf"{FIRST}, {SECOND} are all slice_index 0 of coronacases_0",
+    ),
+    "an unnamed image": (stray, r"lung.stray\.png is named by no row"),
+    "one image twice": (
+        lambda s: [outside(s, f"ct/{FIRST}.png")],
+        rf"{FIRST}, {SECOND} share the ct image ct/{FIRST}\.png",
+    ),
+    "a path upwards": (lambda s: outside(s, "../ct.png"), rf"{SECOND} names '\.\./ct\.png', outside the store"),
+    "a path up and down": (lambda s: outside(s, "ct/../../x/ct.png"), r"outside the store; expected a relative path"),
+    "an absolute path": (lambda s: outside(s, "/ct.png"), rf"{SECOND} names '/ct\.png', outside the store"),
+    "a black CT": (lambda s: redraw(s, "ct", lambda p: p * 0), rf"{CT} is all black"),
+    "an empty lung": (
+        lambda s: [redraw(s, "lung", lambda m: m & False), rewrite(s, with_cell("lung_pixels", "0"))],
+        rf"{MASK} is empty",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", INCONSISTENT)
+def test_a_store_that_contradicts_itself_is_told_in_one_line(store, case):
+    damage, message = INCONSISTENT[case]
+    damage(store)
+    problems = check_store(store)
+    assert len(problems) == 1 and re.search(message, problems[0]), problems
+
+
+def test_oblong_slices_are_told(store):
+    for row in rows_of(store):
+        for kind in ("ct", "lung", "infection"):
+            redraw(store, kind, lambda p: np.pad(p, ((0, 8), (0, 0))), name=row["slice_id"])
+    (problem,) = check_store(store)
+    assert "72x64; expected square" in problem
+
+
+def test_good_flags_duplicates_links_and_further_columns_are_no_problem(store):
+    rewrite(store, add("has_infection", lambda row: int(row["infection_pixels"]) > 0))
+    duplicate(**{SECOND: FIRST, THIRD: FIRST})(store)
+    rewrite(store, add("note", lambda row: "x"))
+    elsewhere = store.with_name("elsewhere")
+    (store / "ct").rename(elsewhere)
+    (store / "ct").symlink_to(elsewhere)
+    assert check_store(store) == []
+
+
+@pytest.mark.parametrize(("missing", "more"), [(REPEATS, 0), (REPEATS + 1, 1)])
+def test_five_problems_of_a_kind_are_told_and_a_sixth_counted(store, missing, more):
+    for path in sorted((store / "lung").iterdir())[:missing]:
+        path.unlink()
+    problems = check_store(store)
+    assert len(problems) == REPEATS
+    assert problems[-1].endswith("(and 1 more of this kind)") == bool(more)
+
+
+def test_problems_of_one_kind_are_told_five_times_and_then_counted(store):
+    for path in (store / "lung").iterdir():
+        path.unlink()
+    stray_name = "stray.png"
+    (store / "lung" / stray_name).write_bytes(b"")
+    problems = check_store(store)
+    assert len(problems) == REPEATS + 1
+    assert problems[REPEATS - 1].endswith(f"(and {18 - REPEATS} more of this kind)")
+    assert sum("more of this kind" in p for p in problems) == 1 and stray_name in problems[-1]

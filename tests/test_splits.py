@@ -1,6 +1,7 @@
 """Two protocols: what lands where, that nothing crosses, and what is refused."""
 
 import dataclasses
+import re
 from collections import Counter
 
 import numpy as np
@@ -8,7 +9,16 @@ import pandas as pd
 import pytest
 
 from chslib.data.slices import read_table
-from chslib.data.splits import FOLDS, Split, check_split, make_split, patient_folds, split_slices
+from chslib.data.splits import (
+    FOLDS,
+    Split,
+    check_split,
+    leaks,
+    make_split,
+    patient_folds,
+    persons,
+    split_slices,
+)
 
 PROTOCOLS = ("slice", "patient")
 PARTS = ("train", "validation", "test")
@@ -122,6 +132,99 @@ def test_the_table_of_a_store_can_be_split(tiny_store, protocol):
     assert sum(len(getattr(split, p)) for p in PARTS) == len(table)
 
 
+# ---- twins -------------------------------------------------------------------------------------
+def store_with_twins() -> pd.DataFrame:
+    """Three sources; medseg_0 and medseg_1 repeat radiopaedia_0 and radiopaedia_1, slice by slice."""
+    rows = [
+        {
+            "slice_id": f"{source}_{number}_{i}", "source": source, "volume": f"{source}_{number}",
+            "patient": f"{source}_{number}", "slice_index": i, "infection_pixels": 10 + number,
+            "duplicate_of": f"radiopaedia_{number}_{i}" if source == "medseg" else np.nan,
+        }
+        for source, count in (("coronacases", 5), ("radiopaedia", 4), ("medseg", 2))
+        for number in range(count)
+        for i in range(10)
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+TWINS = store_with_twins()
+
+
+def test_three_sources_are_each_split_70_to_30():
+    split = make_split(TWINS, protocol="slice", fold=1, seed=0)
+    assert Counter(TWINS["source"][split.test]) == {"coronacases": 15, "radiopaedia": 12, "medseg": 6}
+    assert Counter(TWINS["source"][split.validation]) == {"coronacases": 7, "radiopaedia": 6, "medseg": 3}
+
+
+@pytest.mark.parametrize("fold", range(FOLDS))
+def test_twins_share_a_fold_and_leak_nothing(fold):
+    split = make_split(TWINS, protocol="patient", fold=fold, seed=0)
+    for part in PARTS:
+        shown = patients(TWINS, getattr(split, part))
+        assert all((f"medseg_{n}" in shown) == (f"radiopaedia_{n}" in shown) for n in (0, 1))
+    assert (leaks(TWINS, split)["slices"] == 0).all()
+
+
+def test_persons_join_whole_patients_along_chains_and_through_one_slice():
+    table = pd.DataFrame(
+        {"slice_id": list("abcdefg"), "patient": list("PPQQRRS"),
+         "duplicate_of": [np.nan, np.nan, "b", np.nan, "d", "", "gone"]}
+    )  # fmt: skip
+    assert persons(table).tolist() == list("PPPPPPS")  # c is b, so Q is P; e is d, so R is Q
+    assert persons(table[::-1]).tolist() == list("SPPPPPP")
+    assert persons(table.drop(columns="duplicate_of")).tolist() == list("PPQQRRS")
+    circle = table.assign(duplicate_of=["c", None, "a", None, None, None, None])
+    assert len(set(persons(circle))) == 3
+
+
+def test_a_person_weighs_what_all_its_slices_hold():
+    folds = patient_folds(TWINS)
+    assert set(folds) == set(TWINS["patient"]) - {"medseg_0", "medseg_1"}
+    # radiopaedia_1 with its twin (220) is the heaviest, radiopaedia_0 with its own (200) the next.
+    assert (folds["radiopaedia_1"], folds["radiopaedia_0"]) == (0, 1)
+
+
+def test_leaks_of_a_random_split_are_many():
+    counts = leaks(TWINS, make_split(TWINS, protocol="slice", fold=0, seed=0))
+    assert (counts["of"] == 33).all() and counts.loc["patient", "share"] == 1
+    assert 0 < counts.loc["duplicate", "slices"] < counts.loc["neighbour", "slices"] <= 33
+    assert counts.loc["any", "slices"] == 33
+
+
+# Slices 0..2 of a, 5 of a; 0..2 of its twin b; c is alone. What trains, what tests, what leaks.
+LEAKS = {
+    "nothing": (["c0"], ["a0", "b0"], (0, 0, 0, 0)),
+    "a patient": (["a0"], ["a2"], (1, 0, 0, 1)),
+    "a neighbour": (["a1"], ["a0", "a2", "a5", "c0"], (3, 2, 0, 3)),
+    "the original of a copy": (["a0"], ["b0", "b1"], (0, 0, 1, 1)),
+    "the copy of an original": (["b0"], ["a0", "a1"], (0, 0, 1, 1)),
+    "another copy": (["d0"], ["b0", "b1"], (0, 0, 1, 1)),
+    "a copy of the same volume": (["b2"], ["b1"], (1, 1, 0, 1)),
+    "all": (["a1", "b2"], ["a0", "a2", "b1", "c0"], (3, 3, 1, 3)),
+    "only what validates": (["c0"], ["a0"], (0, 0, 0, 0)),
+}
+
+
+@pytest.mark.parametrize("case", LEAKS)
+def test_leaks_are_counted_by_reason(case):
+    ids = ["a0", "a1", "a2", "a5", "b0", "b1", "b2", "c0", "d0"]
+    of = {"b0": "a0", "b1": "a1", "b2": "a1", "d0": "a0"}
+    table = pd.DataFrame(
+        {"slice_id": ids, "volume": [i[0] for i in ids], "patient": [i[0] for i in ids],
+         "slice_index": [int(i[1]) for i in ids], "duplicate_of": [of.get(i) for i in ids]}
+    )  # fmt: skip
+    train, test, expected = LEAKS[case]
+    rows = [np.array([ids.index(i) for i in part]) for part in (train, test)]
+    rest = np.setdiff1d(np.arange(len(ids)), np.concatenate(rows))
+    counts = leaks(table, Split(train=rows[0], validation=rest, test=rows[1]))
+    assert counts.index.tolist() == ["patient", "neighbour", "duplicate", "any"]
+    assert tuple(counts["slices"]) == expected and (counts["of"] == len(test)).all()
+    assert np.allclose(counts["share"], counts["slices"] / len(test))
+    alone = leaks(table.drop(columns="duplicate_of"), Split(train=rows[0], validation=rest, test=rows[1]))
+    assert tuple(alone["slices"][:3]) == (*expected[:2], 0)
+
+
 # ---- what is refused ---------------------------------------------------------------------------
 
 GOOD = make_split(TABLE, protocol="patient", fold=0, seed=0)
@@ -168,6 +271,19 @@ def test_a_duplicate_counts_as_the_patient_of_its_original():
     check_split(table, GOOD, by_patient=False)
     table.loc[copy, "duplicate_of"] = table.loc[GOOD.test[1], "slice_id"]  # within one part
     check_split(table, GOOD, by_patient=True)
+
+
+def test_copies_that_cross_are_named_five_of_them():
+    split = make_split(TWINS.drop(columns="duplicate_of"), protocol="patient", fold=0, seed=0)
+    sides = {p: patients(TWINS, getattr(split, p)) for p in PARTS}
+    crossing = [
+        n for n in (0, 1) if not any({f"medseg_{n}", f"radiopaedia_{n}"} <= s for s in sides.values())
+    ]
+    assert crossing  # else the next lines test nothing
+    with pytest.raises(ValueError, match="Patient radiopaedia_.*promises that none crosses") as error:
+        check_split(TWINS, split, by_patient=True)
+    assert re.search(r"Slices: medseg_(\d)_0 = radiopaedia_\1_0, .* and \d+ more\.$", str(error.value))
+    assert str(error.value).count(" = ") == 5
 
 
 @pytest.mark.parametrize(

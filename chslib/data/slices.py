@@ -5,6 +5,8 @@ The phantom, the official downloads and prepared real slices all end in this for
 """
 
 import hashlib
+import os
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +22,7 @@ COLUMNS = ("slice_id", "source", "volume", "patient", "slice_index", "ct", "lung
 KINDS = ("ct", "lung", "infection")
 TEXT = (*(c for c in COLUMNS if c != "slice_index"), "duplicate_of")  # "000" is a name, not a number
 NUMBERS = ("slice_index", "lung_pixels", "infection_pixels")
+REPEATS = 5  # lines that `check_store` gives to one kind of problem
 TARGETS = {"lungs": "lung", "infection": "infection"}  # stage of the cascade -> column of the store
 
 
@@ -109,38 +112,118 @@ def _read_slice(store: Path, row: "pd.Series") -> dict[str, np.ndarray]:
 def check_store(store: str | Path, *, progress: bool = False) -> list[str]:
     """Everything that is wrong with a store, a line each; an empty list for a good one.
 
-    Unlike `read_store`, which stops at the first problem, this reads every image.
+    Unlike `read_store`, which stops at the first problem, this reads every image. Of each kind of
+    problem the first `REPEATS` are told, then how many more there are. Unknown columns are fine, and
+    so is infection outside the lung mask, which annotators do draw.
     """
     store = Path(store)
     try:
         table = read_table(store)
     except (FileNotFoundError, ValueError) as error:
         return [str(error)]
-    problems = []
+    problems = _table_problems(table, store / "slices.csv")
     shapes: dict[tuple[int, int], int] = {}
     rows = (row for _, row in table.iterrows())
     for row in tqdm(rows, total=len(table), desc="check", unit="slice", disable=not progress):
+        if outside := [row[kind] for kind in KINDS if _leaves(row[kind])]:
+            problems["path"] += [
+                f"{store}: {row['slice_id']} names {path!r}, outside the store; expected a relative path below it."
+                for path in outside
+            ]
+            continue
         try:
             images = _read_slice(store, row)
         except (FileNotFoundError, ValueError) as error:
-            problems.append(str(error))
+            problems["image"].append(str(error))
             continue
         shapes[images["ct"].shape] = shapes.get(images["ct"].shape, 0) + 1
+        if not images["ct"].any():
+            problems["black"].append(f"{store / row['ct']} is all black; drop its row.")
+        if not images["lung"].any():
+            problems["no lung"].append(
+                f"{store / row['lung']} is empty; a slice without lung has no place here."
+            )
         for kind in ("lung", "infection"):
             pixels = int(images[kind].sum())
             stated = row.get(f"{kind}_pixels")
             if stated is not None and int(stated) != pixels:
-                problems.append(
+                problems["pixels"].append(
                     f"{store / row[kind]} has {pixels} positive pixels; slices.csv says {int(stated)}."
                 )
+    named = {os.path.normpath(path) for kind in KINDS for path in table[kind]}
+    for kind in KINDS:
+        found = sorted(p.relative_to(store) for p in (store / kind).rglob("*.png"))
+        problems["unnamed"] += [
+            f"{store / path} is named by no row of slices.csv; delete it or add its row."
+            for path in found
+            if str(path) not in named
+        ]
     if oblong := [shape for shape in shapes if shape[0] != shape[1]]:
-        problems.append(f"{store} holds slices of {oblong[0][0]}x{oblong[0][1]}; expected square ones.")
+        problems["oblong"].append(
+            f"{store} holds slices of {oblong[0][0]}x{oblong[0][1]}; expected square ones."
+        )
     if len(shapes) > 1:
-        problems.append(
+        problems["sizes"].append(
             f"{store} mixes slice sizes: "
             + ", ".join(f"{n} of {h}x{w}" for (h, w), n in shapes.items())
             + "."
         )
+    return [line for kind in problems.values() for line in _capped(kind)]
+
+
+def _capped(lines: list[str]) -> list[str]:
+    more = len(lines) - REPEATS
+    return (
+        lines
+        if more <= 0
+        else [*lines[: REPEATS - 1], f"{lines[REPEATS - 1]} (and {more} more of this kind)"]
+    )
+
+
+def _leaves(path: str) -> bool:
+    """Whether a path of the table points outside the store, by its letters: links are allowed."""
+    return os.path.isabs(path) or os.path.normpath(path).split(os.sep)[0] == os.pardir
+
+
+def _table_problems(table: pd.DataFrame, path: Path) -> defaultdict[str, list[str]]:
+    """What `slices.csv` says against itself, by kind."""
+    problems: defaultdict[str, list[str]] = defaultdict(list)
+    for column in ("patient", "source"):
+        for volume, names in table.groupby("volume")[column].unique().items():
+            if len(names) > 1:
+                problems[column].append(
+                    f"{path}: volume {volume} has the {column}s {', '.join(sorted(names))}; expected one."
+                )
+    twice = table[table.duplicated(["volume", "slice_index"], keep=False)]
+    for (volume, index), ids in twice.groupby(["volume", "slice_index"])["slice_id"]:
+        problems["index"].append(
+            f"{path}: {', '.join(ids)} are all slice_index {index} of {volume}; expected one slice a position."
+        )
+    for kind in KINDS:
+        for name, ids in table[table.duplicated(kind, keep=False)].groupby(kind)["slice_id"]:
+            problems["shared"].append(
+                f"{path}: {', '.join(ids)} share the {kind} image {name}; expected one each."
+            )
+    if {"has_infection", "infection_pixels"} <= set(table):
+        for name, flag, pixels in zip(table["slice_id"], table["has_infection"], table["infection_pixels"]):
+            if str(flag).lower() not in (("true", "1") if pixels > 0 else ("false", "0")):
+                problems["flag"].append(
+                    f"{path}: {name} has has_infection {flag}, but {pixels} infection_pixels; expected {pixels > 0}."
+                )
+    if "duplicate_of" in table:
+        of = dict(zip(table["slice_id"], table["duplicate_of"]))
+        for name, original in of.items():
+            if pd.isna(original):
+                continue
+            if original == name:
+                fault = "itself; leave the cell of an original empty"
+            elif original not in of:
+                fault = f"{original!r}, which no row has; name a slice of this store"
+            elif pd.notna(of[original]):
+                fault = f"{original}, itself a duplicate of {of[original]}; name the first original"
+            else:
+                continue
+            problems["duplicate"].append(f"{path}: {name} is a duplicate of {fault}.")
     return problems
 
 

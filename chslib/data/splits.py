@@ -5,6 +5,8 @@
   slices of one patient end up on both sides.
 * "patient", the honest one: five folds of whole patients, balanced by infected area. Fold k
   tests, fold k+1 validates, the other three train.
+
+`leaks` counts what the first lets through.
 """
 
 from dataclasses import dataclass
@@ -26,14 +28,27 @@ class Split:
 
 
 def persons(table: pd.DataFrame) -> np.ndarray:
-    """Whom each slice shows: its patient; for a copy (`duplicate_of`), the patient of its original."""
+    """Whom each slice shows: its patient, or, where a slice of that patient is a copy
+    (`duplicate_of`), the patient of the original, for all slices of the former.
+
+    One copied slice suffices: two names whose scans coincide somewhere are one body.
+    """
     own = table["patient"].to_numpy(dtype=object)
     if "duplicate_of" not in table:
         return own
-    original = dict(zip(table["slice_id"], own))
-    return np.array(
-        [original.get(copy, name) for copy, name in zip(table["duplicate_of"], own)], dtype=object
-    )
+    patient_of = dict(zip(table["slice_id"], own))
+    same_as: dict[str, str] = {}
+
+    def first(name: str) -> str:
+        while name in same_as:
+            name = same_as[name]
+        return name
+
+    for copy, original in zip(own, table["duplicate_of"]):
+        a, b = first(copy), first(patient_of.get(original, copy))
+        if a != b:
+            same_as[a] = b
+    return np.array([first(name) for name in own], dtype=object)
 
 
 def patient_folds(table: pd.DataFrame, *, folds: int = FOLDS) -> dict[str, int]:
@@ -42,6 +57,9 @@ def patient_folds(table: pd.DataFrame, *, folds: int = FOLDS) -> dict[str, int]:
 
     Balancing the area alone would leave the patient with a quarter of all infected pixels alone in
     a fold, and a test on one patient says nothing of the next.
+
+    A scan that is in the store twice counts twice in its patient's area, as it does in training
+    and in every pooled metric.
 
     Deterministic: ties go by patient name and fold number; no seed is involved, so that every run
     of every network shares the folds.
@@ -101,7 +119,7 @@ def check_split(table: pd.DataFrame, split: Split, *, by_patient: bool) -> None:
     A copy counts as its original's patient, see `persons`.
 
     Raises:
-        ValueError: naming what crosses.
+        ValueError: naming what crosses: the patients, and the copied slices among them.
     """
     parts = {"train": split.train, "validation": split.validation, "test": split.test}
     if empty := [name for name, rows in parts.items() if len(rows) == 0]:
@@ -117,10 +135,73 @@ def check_split(table: pd.DataFrame, split: Split, *, by_patient: bool) -> None:
     groups = {name: set(patient[rows]) for name, rows in parts.items()}
     for a, b in (("train", "test"), ("train", "validation"), ("validation", "test")):
         if shared := groups[a] & groups[b]:
+            copies = _crossing_copies(table, parts[a], parts[b])
             raise ValueError(
                 f"Patient {', '.join(sorted(shared))} is in both {a} and {b}; "
                 "the patient protocol promises that none crosses (a duplicate counts as its original)."
+                + (f" Slices: {_some(copies)}." if copies else "")
             )
+
+
+def _crossing_copies(table: pd.DataFrame, *parts: np.ndarray) -> list[str]:
+    """`copy = original` for each copied slice with its original in the other part."""
+    if "duplicate_of" not in table:
+        return []
+    sides = [set(table["slice_id"].iloc[rows]) for rows in parts]
+    pairs = zip(table["slice_id"], table["duplicate_of"])
+    return [
+        f"{copy} = {original}"
+        for copy, original in pairs
+        if any(copy in here and original in there for here, there in (sides, sides[::-1]))
+    ]
+
+
+def _some(names: list[str], *, most: int = 5) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def leaks(table: pd.DataFrame, split: Split) -> pd.DataFrame:
+    """How many test slices the training part gives away, a row a reason.
+
+    * "patient": another slice of its patient (column `patient`, as named) is in train.
+    * "neighbour": so is the slice before or after it (slice_index -1 or +1 of its volume).
+    * "duplicate": so is the same slice under another name: its original, its copy, or another copy
+      of its original. A copy whose own original was dropped stands for the nearest
+      (`duplicates.find_duplicates`).
+    * "any": at least one of these.
+
+    Validation slices count as neither train nor test.
+
+    Returns:
+        index `leak`; columns `slices` (count), `of` (test slices), `share`.
+    """
+    ids = table["slice_id"].to_numpy(dtype=object)
+    volume = table["volume"].to_numpy(dtype=object)
+    index = table["slice_index"].to_numpy()
+    patient = table["patient"].to_numpy(dtype=object)
+    scan = ids
+    if "duplicate_of" in table:
+        scan = np.where(table["duplicate_of"].isin(set(ids)), table["duplicate_of"], ids)
+
+    trained_patients = set(patient[split.train])
+    trained = set(zip(volume[split.train], index[split.train]))
+    shown_in: dict[str, set] = {}
+    for row in split.train:
+        shown_in.setdefault(scan[row], set()).add(volume[row])
+    told = pd.DataFrame(
+        {
+            "patient": [patient[r] in trained_patients for r in split.test],
+            "neighbour": [
+                bool({(volume[r], index[r] - 1), (volume[r], index[r] + 1)} & trained) for r in split.test
+            ],
+            "duplicate": [bool(shown_in.get(scan[r], set()) - {volume[r]}) for r in split.test],
+        },
+        dtype=bool,
+    )
+    told["any"] = told.any(axis=1)
+    counts = pd.DataFrame({"slices": told.sum().astype(int), "of": len(split.test)})
+    counts["share"] = counts["slices"] / max(len(split.test), 1)
+    return counts.rename_axis("leak")
 
 
 def make_split(table: pd.DataFrame, *, protocol: str, fold: int, seed: int) -> Split:

@@ -8,16 +8,20 @@ import logging
 import os
 import re
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import pooch
 import requests
 import urllib3
 from tqdm import tqdm
 
 from chslib.data.archives import MAGIC, WrongFile, room_for
+
+with warnings.catch_warnings():  # in a notebook without widgets, pooch's own progress bar warns
+    warnings.filterwarnings("ignore", message="IProgress not found")
+    import pooch
 
 MIN_RATE = 1024  # bytes a second, over `timeout` seconds; less is a stalled connection
 MAX_BYTES = 8 * 2**30  # eight times the largest archive: a server that never stops

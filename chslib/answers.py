@@ -1,0 +1,226 @@
+"""What we have to set beside a number of the paper: scores from records, counts and settings from
+records or from the code, parameters from the networks themselves.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from chslib.blocks import DepthwiseSeparableConv2d, InceptionConv
+from chslib.data.names import DATASETS
+from chslib.data.splits import FOLDS
+from chslib.experiments import ALIASES, SETTINGS, get_run
+from chslib.metrics import SCORES
+from chslib.network import ARMS, WIDTHS, CHSNet, build_network, count_parameters
+from chslib.records import KNOWN_DATA, Record, load_records
+
+# Column heads of Tables 2-5 -> names in a record.
+COLUMNS = dict(zip(("Acc.", "Pre.", "Spe.", "Rec.", "DSC", "JI"), SCORES))
+PROTOCOLS = {
+    "slice": [s for s, setting in SETTINGS.items() if setting.get("protocol", "slice") == "slice"],
+    "patient": [s for s, setting in SETTINGS.items() if setting.get("protocol") == "patient"],
+}
+
+
+def score_of(scores: dict[str, float], metric: str) -> float:
+    """A column head's value of a record's scores; "1 - Pre." is what Sec. 4.3 calls false positives."""
+    return 1 - scores["precision"] if metric == "1 - Pre." else scores[COLUMNS[metric]]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Our values for one cell: pooled scores and means over slices by seed or fold, and their runs."""
+
+    pooled: list[float]
+    per_slice: list[float]
+    names: list[str]
+    profile: str
+
+
+class Ours:
+    """The records of one results folder, for one or more profiles, the first preferred cell by cell.
+
+    Args:
+        results: folder of the records.
+        profiles: in order of preference.
+        data: see `chslib.records.load_records`.
+
+    Attributes:
+        accepted, refused: by profile, see `load_records`.
+    """
+
+    def __init__(
+        self, results: str | Path, profiles: Sequence[str] = ("paper", "cpu"), *, data: str | None = None
+    ) -> None:
+        loaded = {profile: load_records(results, profile, data=data) for profile in profiles}
+        self.accepted: dict[str, dict[str, Record]] = {p: a for p, (a, _) in loaded.items()}
+        self.refused: dict[str, dict[str, str]] = {p: r for p, (_, r) in loaded.items()}
+
+    @property
+    def refusals(self) -> list[str]:
+        """A line for each record that does not count, and why."""
+        return [
+            f"{profile}/{name}.json does not count: {why}"
+            for profile, refused in self.refused.items()
+            for name, why in refused.items()
+        ]
+
+    def group(self, run: str, *, protocol: str, profile: str) -> dict[str, Record]:
+        """Records of a run under every seed ("slice") or fold ("patient"), by suffix of the name."""
+        names = {suffix: run + suffix for suffix in PROTOCOLS[protocol]}
+        named = {suffix: ALIASES.get(name, name) for suffix, name in names.items()}
+        return {
+            s: self.accepted[profile][name] for s, name in named.items() if name in self.accepted[profile]
+        }
+
+    def best(self, run: str, *, protocol: str = "slice") -> tuple[str, list[Record]]:
+        """The preferred profile that has any record of a run, and these; ("", []) if none has."""
+        for profile in self.accepted:
+            if group := self.group(run, protocol=protocol, profile=profile):
+                return profile, list(group.values())
+        return "", []
+
+    def cell(self, run: str, metric: str, *, protocol: str = "slice") -> Cell | None:
+        """Our values for a score of the paper, or None where there is no record."""
+        profile, group = self.best(run, protocol=protocol)
+        if not group:
+            return None
+        return Cell(
+            pooled=[score_of(r["test"]["pooled"], metric) for r in group],
+            per_slice=[
+                score_of({k: v["mean"] for k, v in r["test"]["per_slice"].items()}, metric) for r in group
+            ],
+            names=[r["run"] for r in group],
+            profile=profile,
+        )
+
+    def values(self, run: str, metric: str, *, protocol: str, profile: str) -> dict[str, float]:
+        """Pooled scores by suffix, for the comparisons of a claim."""
+        group = self.group(run, protocol=protocol, profile=profile)
+        return {suffix: score_of(r["test"]["pooled"], metric) for suffix, r in group.items()}
+
+
+def shorten(names: Sequence[str]) -> str:
+    """Run names in a cell's width: `table2-lungs, -seed1, -seed2`, `table2-lungs-patient-fold0, 1, 2`."""
+    base = names[0]
+    fold = re.fullmatch(r"(.*-patient-fold)\d+", base)
+    return ", ".join([base, *(n.removeprefix(fold[1] if fold else base) for n in names[1:])])
+
+
+@cache
+def parameters(run: str) -> int | None:
+    """Parameters of the network of a row of Table 3, counted; None where its code is not there.
+
+    CHS-Net counts both networks (register row 1).
+    """
+    arm, is_cascade = get_run(run).arm, get_run(run).first_stage is not None
+    with torch.device("meta"):  # shapes without values: quick, and no random number is drawn
+        if arm in ARMS:
+            return count_parameters(CHSNet() if is_cascade else build_network(arm))
+        try:
+            from chslib.peers import build_peer
+        except ImportError:
+            return None
+        return count_parameters(build_peer(arm))
+
+
+def code_answer(rule: str) -> str | None:
+    """What the code has for a setting or Eq. 1, in the paper's notation; None: it has none."""
+    if rule == "filters":
+        dsc = (m for m in InceptionConv(1, 1).modules() if isinstance(m, DepthwiseSeparableConv2d))
+        return ", ".join("{}x{}".format(*d.depthwise.kernel_size) for d in dsc)
+    if rule == "stages":
+        return {3: "three", 4: "four", 5: "five"}.get(len(build_network().pools))
+    if rule == "halving":
+        network = build_network()
+        return f"{1 - (1 / network.divisor) ** (1 / len(network.pools)):.0%}"
+    if rule == "ladder":
+        steps = {round(b / a - 1, 6) for a, b in zip(WIDTHS, WIDTHS[1:])}
+        return " to ".join(f"{step:.0%}" for step in sorted({min(steps), max(steps)}))
+    if rule == "folds":
+        return str(FOLDS)
+    if rule == "eq1":
+        return "1/r + 1/f^2" if _equation_1_holds() else "another ratio"
+    if match := re.fullmatch(r"volumes(?: (\[\d+\]))?", rule):
+        try:
+            from chslib.data.sources import SOURCES
+        except ImportError:
+            return None
+        chosen = [s for s in SOURCES.values() if s.reference.startswith(match[1] or "")]
+        return str(sum(len(s.depths) for s in chosen))
+    return None
+
+
+def _equation_1_holds() -> bool:
+    """Eq. 1 for parameters, counted: d*f^2 + d*r against d*r*f^2."""
+    for d, r, f in ((1, 8, 3), (16, 32, 3), (48, 72, 5), (7, 5, 1)):
+        separable = count_parameters(DepthwiseSeparableConv2d(d, r, kernel_size=f))
+        standard = count_parameters(nn.Conv2d(d, r, f, bias=False))
+        if abs(separable / standard - (1 / r + 1 / f**2)) > 1e-12:
+            return False
+    return True
+
+
+def record_answer(rule: str, record: Record) -> str | None:
+    """What a run had for a setting, in the paper's notation."""
+    config, split = record["config"], record["data"]["split"]
+    test = split["test"]["slices"] / record["data"]["slices"]
+    loss = re.fullmatch(r"([\d.]+) BCE \(mean\) \+ ([\d.]+) Dice", config["loss"])
+    weights = [{"0.5": "1/2"}.get(w, w) for w in loss.groups()] if loss else ["none", "none"]
+    return {
+        "size": f"{config['size']}x{config['size']}x1",
+        "train share": f"{1 - test:.0%}",
+        "test share": f"{test:.0%}",
+        "bce weight": weights[0],
+        "dice weight": weights[1],
+    }.get(rule)
+
+
+@dataclass(frozen=True)
+class Count:
+    """Slices of the store that the records are of; `whole`: it is made of both of the paper's sources."""
+
+    number: int | None
+    whole: bool
+    reason: str
+    names: list[str]
+    profile: str
+
+
+def count_answer(rule: str, ours: Ours) -> Count:
+    """Slices, or infected ones, of the store behind the headline's records.
+
+    Infected slices are counted over the five patient folds, whose test parts are the whole store.
+    """
+    if rule == "infected slices":
+        profile, group = ours.best("table2-infection", protocol="patient")
+        complete = len(group) == FOLDS
+        number = sum(row[1] + row[3] > 0 for r in group for row in r["slices"]) if complete else None
+    else:
+        profile, group = ours.best("table2-lungs")
+        number = group[0]["data"]["slices"] if group else None
+    if not group or number is None:
+        return Count(None, False, "lacks records of the headline", [], "")
+    data = group[0]["data"]
+    whole = all(any(source in data["sources"] for source in sources) for sources in DATASETS.values())
+    described = KNOWN_DATA.get(
+        data["fingerprint"], f"{data['slices']} slices of {', '.join(data['sources'])}"
+    )
+    reason = "exact" if whole else f"the records are of {described}, not of both sources fused"
+    return Count(int(number), whole, reason, [r["run"] for r in group], profile)
+
+
+def settings_of(profile: str, names: Sequence[str], ours: Ours) -> str:
+    """Under what a verdict was reached, where that is less than the paper's: "128x128, 3 epochs"; else ""."""
+    if profile in ("", "paper"):
+        return ""
+    records = [ours.accepted[profile][name] for name in names]
+    size = records[0]["config"]["size"]
+    epochs = sorted({r["fit"]["epochs"] for r in records})
+    shown = f"{epochs[0]}" if len(epochs) == 1 else f"{epochs[0]}-{epochs[-1]}"
+    return f"{size}x{size}, {shown} epoch{'s' if shown != '1' else ''}"

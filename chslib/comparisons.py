@@ -1,0 +1,125 @@
+"""Scores of Tables 2-5 as numbers: what each component adds, and the figures that show it."""
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from chslib.answers import Ours, parameters
+from chslib.figures import BLUE, SKY, VERMILION
+from chslib.ledger import NOT_RUN, paper_numbers
+from chslib.tables import our_records
+from chslib.verdicts import printed
+
+# Columns of `scores_of`: how each is called and drawn.
+STYLES = {
+    "paper": ("paper", VERMILION, "D"),
+    "slice": ("ours, random slices", BLUE, "o"),
+    "patient": ("ours, new patients", SKY, "s"),
+}
+
+
+def scores_of(
+    number: int, results: str | Path | Ours, *, metric: str = "DSC", profile: str | None = None
+) -> pd.DataFrame:
+    """One score of Tables 2-5 as numbers, for figures and differences; NaN where nothing was run.
+
+    Args:
+        number: 2 to 5.
+        metric: a column head.
+        results, profile: see `our_records`.
+
+    Returns:
+        Indexed by row and segmentation: paper; slice, slice_std, seeds; patient, patient_std,
+        folds. Deviations (ddof 1) are NaN below two values.
+    """
+    ours, numbers = our_records(results, profile), paper_numbers(f"Table {number}")
+    rows = {}
+    for line in numbers[numbers["metric"] == metric].to_dict("records"):
+        rows[line["row"], line["segmentation"]] = entry = {"paper": float(line["value"])}
+        for protocol, unit in (("slice", "seeds"), ("patient", "folds")):
+            cell = ours.cell(line["run"], metric, protocol=protocol)
+            values = pd.Series(cell.pooled if cell else [], dtype=float)
+            entry |= {protocol: values.mean(), f"{protocol}_std": values.std(), unit: len(values)}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["row", "segmentation"])
+
+
+def gains(scores: pd.DataFrame) -> pd.DataFrame:
+    """What each row adds to the one above it, of one segmentation of `scores_of`.
+
+    Returns:
+        Indexed by the component added ("+RIB", ...): paper, slice, patient; NaN where either row was not run.
+    """
+    values = scores[list(STYLES)]
+    added = values.diff().iloc[1:]
+    return added.set_axis(
+        ["+" + row.split(" (")[0].rsplit("+", 1)[1] for row in values.index.get_level_values("row")[1:]]
+    ).rename_axis("component")
+
+
+def _clean(axis: Axes, *, anything: bool) -> None:
+    axis.spines[["top", "right"]].set_visible(False)
+    if not anything:
+        axis.text(
+            0.98, 0.04, f"ours: {NOT_RUN}", transform=axis.transAxes, color="0.35", ha="right", fontsize=9
+        )
+
+
+def plot_arms(scores: pd.DataFrame, *, metric: str = "DSC") -> Figure:
+    """A score over the rows of Table 4 or 5, theirs and ours, one panel a segmentation.
+
+    Bars are standard deviations over seeds or folds. Copes with rows that were not run.
+    """
+    kinds = list(dict.fromkeys(scores.index.get_level_values("segmentation")))
+    figure, axes = plt.subplots(
+        1, len(kinds), figsize=(4.6 * len(kinds) + 1.2, 3.3), layout="constrained", sharey=True, squeeze=False
+    )
+    for axis, kind in zip(axes[0], kinds):
+        chosen = scores.xs(kind, level="segmentation")
+        rows = [row.split(" (")[0].replace("BU+RIB+HP+SSD", "all") for row in chosen.index]
+        for i, (column, (label, colour, marker)) in enumerate(STYLES.items()):
+            spread = chosen.get(f"{column}_std")
+            axis.errorbar(
+                np.arange(len(rows)) + 0.12 * (i - 1), chosen[column],
+                yerr=None if spread is None else spread.fillna(0),
+                fmt=marker, color=colour, label=label, capsize=3, ls="-" if column == "paper" else ":", lw=1,
+            )  # fmt: skip
+        axis.set(title=kind, ylim=(0, 1.02), ylabel=metric if axis is axes[0, 0] else None)
+        axis.set_xticks(range(len(rows)), rows)
+        axis.set_xlim(-0.4, len(rows) - 0.6)
+        _clean(axis, anything=chosen[["slice", "patient"]].notna().any(axis=None))
+    axes[0, 0].legend(frameon=False, fontsize=8, loc="lower left" if len(kinds) > 1 else "upper left")
+    return figure
+
+
+def plot_parameters(results: str | Path | Ours, *, profile: str | None = None) -> Figure:
+    """DSC of Table 3's networks against their parameters: as printed, and ours as counted and scored."""
+    ours = our_records(results, profile)
+    scores = scores_of(3, ours).droplevel("segmentation")
+    lines = paper_numbers("Table 3").query("metric == 'Param.'").set_index("row")
+    counts = {
+        "paper": lines["value"].map(lambda value: printed(value)[0]),
+        "slice": lines["run"].map(parameters),
+    }
+    counts["patient"] = counts["slice"]
+    figure, axis = plt.subplots(figsize=(7.5, 3.8), layout="constrained")
+    for column, (label, colour, marker) in STYLES.items():
+        axis.plot(counts[column], scores[column], marker, color=colour, label=label)
+    beside = {"U-Net++": ((8, -9), "left"), "AU-Net": ((-7, 0), "right")}  # two points that nearly meet
+    for row in scores.index:
+        theirs, reached = (
+            (counts["paper"][row], scores.loc[row, "paper"]),
+            scores.loc[row, ["slice", "patient"]],
+        )
+        for height in reached.dropna():  # which of ours belongs to which of theirs
+            axis.plot([theirs[0], counts["slice"][row]], [theirs[1], height], color="0.8", lw=0.8, zorder=0)
+        name = row.split(" [")[0].split("+RAIU")[0]
+        offset, side = beside.get(name, ((0, 6), "center"))
+        axis.annotate(name, theirs, xytext=offset, textcoords="offset points", fontsize=8, ha=side)
+    axis.set(xscale="log", xlabel="parameters", ylabel="DSC, infection", ylim=(0, 1.02))
+    axis.legend(frameon=False, fontsize=8, loc="lower left")
+    _clean(axis, anything=scores[["slice", "patient"]].notna().any(axis=None))
+    return figure

@@ -1,0 +1,134 @@
+"""Trained weights: half-precision safetensors with a sidecar, loaded by name and never unpickled.
+
+    weights/<profile>/<run>.safetensors   every tensor of the network, float16 (counters as they are)
+    weights/<profile>/<run>.json          sha256, how to build and feed it, the run's record, licence
+
+They were trained on data for non-commercial research, and are for research only, not for clinical use.
+"""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from chslib.experiments import get_run
+from chslib.network import CHSNet, build_network
+from chslib.runlog import write_json
+
+FOLDER = Path(__file__).resolve().parent.parent / "weights"
+PREPARATION = "grey values 0..255 divided by 255, one channel, sides that divide by 16"
+LICENCE = (
+    "Trained on slices of the COVID-19 CT Lung and Infection Segmentation Dataset (Ma et al. 2020, "
+    "doi 10.5281/zenodo.3757476; CC BY 4.0 by its record, CC BY-NC-SA by its author's README): "
+    "non-commercial research only. Not for clinical use."
+)
+
+
+def available(folder: str | Path = FOLDER) -> list[str]:
+    """Names that `load_pretrained` knows, as `profile/run`."""
+    return sorted(f"{p.parent.name}/{p.stem}" for p in Path(folder).glob("*/*.safetensors"))
+
+
+def export_weights(
+    run: str, *, profile: str, results: str | Path, runs: str | Path, folder: str | Path = FOLDER
+) -> Path:
+    """Write a trained run's weights as half-precision safetensors, with the sidecar; returns the file.
+
+    Raises:
+        FileNotFoundError: the run's record or weights are not there.
+        ValueError: the weights are not the ones that the record tells of, or do not fit float16.
+    """
+    from safetensors.torch import save
+
+    from chslib.profiles import get_profile
+    from chslib.train import load_weights, make_network  # training imports more than loading needs
+
+    told = get_run(run)
+    record_path = Path(results) / profile / f"{told.name}.json"
+    if not record_path.is_file():
+        raise FileNotFoundError(f"{record_path} is missing; train {told.name} first.")
+    record = json.loads(record_path.read_text())
+    network = make_network(told, get_profile(profile))
+    found = load_weights(network, Path(runs) / profile / told.name / "weights.pt")
+    if found != record["weights_sha256"]:
+        raise ValueError(
+            f"weights.pt of {told.name} has sha256 {found[:12]}, its record {record['weights_sha256'][:12]}; "
+            "the two belong to different trainings, train the run again."
+        )
+    half = {k: v.half().contiguous() if v.is_floating_point() else v for k, v in network.state_dict().items()}
+    if wrong := [k for k, v in half.items() if not torch.isfinite(v).all()]:
+        raise ValueError(f"{', '.join(wrong)} of {told.name} exceed the range of float16 (65504).")
+    content = save(half, metadata={"run": told.name, "profile": profile})
+    path = Path(folder) / profile / f"{told.name}.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_bytes(content)
+    os.replace(temporary, path)
+    sidecar = {
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "run": told.name,
+        "profile": profile,
+        "preparation": PREPARATION,
+        "licence": LICENCE,
+        "network": {"arm": told.arm, "widths": record["config"]["widths"], **told.network},
+        "record": {
+            k: record[k] for k in ("config", "test", "weights_sha256", "started", "commit", "versions")
+        },
+    }
+    write_json(path.with_suffix(".json"), sidecar)
+    return path
+
+
+def read_weights(name: str, *, folder: str | Path = FOLDER) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """One file's tensors in float32, and its sidecar.
+
+    Raises:
+        FileNotFoundError: no such weights; the message lists the names there are.
+        ValueError: a file that differs from its sidecar's checksum.
+    """
+    from safetensors.torch import load
+
+    if name not in available(folder):
+        names = ", ".join(available(folder)) or "none"
+        raise FileNotFoundError(f"No weights {name!r}; expected profile/run, one of: {names}.")
+    path = Path(folder) / f"{name}.safetensors"
+    content, sidecar = path.read_bytes(), json.loads(path.with_suffix(".json").read_text())
+    if (found := hashlib.sha256(content).hexdigest()) != sidecar["sha256"]:
+        raise ValueError(
+            f"{path} has sha256 {found}, its sidecar says {sidecar['sha256']}; the file is damaged or "
+            "another one, fetch both again (git lfs or a shortened download often is the cause)."
+        )
+    return {k: v.float() if v.is_floating_point() else v for k, v in load(content).items()}, sidecar
+
+
+def load_pretrained(name: str, *, folder: str | Path = FOLDER) -> nn.Module:
+    """A trained network by its name, in evaluation mode, on the CPU.
+
+    Args:
+        name: `profile/run`, for example "cpu/table2-infection"; see `available`. A second stage
+            comes as the whole cascade (`CHSNet`), with the first stage that it was trained behind;
+            any other run as its one network.
+
+    Raises:
+        FileNotFoundError, ValueError: see `read_weights`.
+
+    Example:
+        >>> network = load_pretrained("cpu/table2-infection")
+        >>> network(torch.zeros(1, 1, 128, 128)).infection.shape
+        torch.Size([1, 1, 128, 128])
+    """
+    state, sidecar = read_weights(name, folder=folder)
+    run = get_run(sidecar["run"])
+    settings = dict(sidecar["network"])
+    if run.first_stage and run.cascade == "concat":
+        settings["in_channels"] = 2
+    network = build_network(settings.pop("arm"), **settings)
+    network.load_state_dict(state)
+    if run.first_stage:
+        lungs = load_pretrained(f"{sidecar['profile']}/{run.first_stage}", folder=folder)
+        network = CHSNet(lungs=lungs, infection=network, cascade=run.cascade)
+    return network.eval()

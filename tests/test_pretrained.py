@@ -1,0 +1,128 @@
+"""The committed weights: whole, small, loaded without unpickling, and still the networks of their records."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from chslib.data.phantom import make_volume
+from chslib.experiments import get_run
+from chslib.metrics import confusion, scores
+from chslib.network import CHSNet, RAIUNet
+from chslib.pretrained import FOLDER, available, export_weights, load_pretrained, read_weights
+from chslib.profiles import get_profile
+from chslib.train import make_network
+
+ROOT = Path(__file__).resolve().parent.parent
+PHANTOM_LUNG_DSC, PHANTOM_INFECTED = 0.9205, 381
+
+
+def phantom_slices(size: int = 128) -> tuple[torch.Tensor, torch.Tensor]:
+    """Four slices of a synthetic volume as a network sees them, and their true lungs."""
+    volume = make_volume(name="coronacases_001", seed=0, size=size, depth=9)
+    planes = [3, 4, 5, 6]
+    ct = np.stack([np.rot90(volume.ct[..., k]) for k in planes]).astype(np.float32)
+    lungs = np.stack([np.rot90(volume.lung[..., k]) for k in planes]) > 0
+    return torch.from_numpy((ct.clip(-1250, 250) + 1250) / 1500)[:, None], torch.from_numpy(lungs)[:, None]
+
+
+def test_the_headline_is_there_and_all_of_it_is_small():
+    assert {"cpu/table2-lungs", "cpu/table2-infection"} <= set(available())
+    assert sum(p.stat().st_size for p in FOLDER.rglob("*") if p.is_file()) < 20e6
+
+
+@pytest.mark.parametrize("name", available())
+def test_weights_belong_to_the_record_that_the_book_shows(name):
+    state, sidecar = read_weights(name)
+    record = json.loads((ROOT / "results" / f"{name}.json").read_text())
+    assert sidecar["record"]["weights_sha256"] == record["weights_sha256"]
+    assert sidecar["record"]["test"] == record["test"]
+    assert "non-commercial" in sidecar["licence"] and "clinical" in sidecar["licence"]
+    expected = make_network(get_run(sidecar["run"]), get_profile(sidecar["profile"])).state_dict()
+    assert {k: v.shape for k, v in state.items()} == {k: v.shape for k, v in expected.items()}
+
+
+def test_a_second_stage_comes_as_the_cascade_a_first_as_one_network():
+    network = load_pretrained("cpu/table2-infection")
+    assert isinstance(network, CHSNet) and not network.training
+    first = load_pretrained("cpu/table2-lungs")
+    assert isinstance(first, RAIUNet)
+    for a, b in zip(network.lungs.state_dict().values(), first.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_phantom_slices_give_a_fixed_value():
+    """The lungs of a synthetic patient, found by a network that has seen none."""
+    ct, lungs = phantom_slices()
+    with torch.inference_mode():
+        out = load_pretrained("cpu/table2-infection")(ct)
+    dsc = float(scores(confusion(out.lungs > 0, lungs).sum(0))["dsc"])
+    assert dsc == pytest.approx(PHANTOM_LUNG_DSC, abs=2e-3)
+    infected = int((out.infection > 0).sum())
+    assert infected == pytest.approx(PHANTOM_INFECTED, rel=0.02, abs=5)
+
+
+@pytest.mark.skipif(
+    "CHS_REAL_SLICES" not in os.environ, reason="CHS_REAL_SLICES names no folder of the real slices"
+)
+def test_real_slices_give_the_record_s_value():
+    from chslib.data.slices import read_store
+
+    record = json.loads((ROOT / "results/cpu/table2-infection.json").read_text())
+    store = read_store(os.environ["CHS_REAL_SLICES"], size=128, progress=False)
+    assert store.fingerprint == record["data"]["fingerprint"], "other slices than those of the record"
+    of = {name: row for row, name in enumerate(store.table["slice_id"])}
+    chosen = record["slices"][::4][:100]
+    rows = [of[entry[0]] for entry in chosen]
+    network, counts = load_pretrained("cpu/table2-infection"), []
+    with torch.inference_mode():
+        for k in range(0, len(rows), 10):
+            some = rows[k : k + 10]
+            out = network(torch.from_numpy(store.ct[some, None]).float() / 255)
+            counts.append(confusion(out.infection > 0, torch.from_numpy(store.infection[some, None])))
+    ours = float(scores(np.concatenate(counts).sum(0))["dsc"])
+    assert ours == pytest.approx(float(scores(np.sum([e[1:] for e in chosen], 0))["dsc"]), abs=0.005)
+
+
+def test_a_changed_byte_is_refused(tmp_path):
+    shutil.copytree(FOLDER / "cpu", tmp_path / "cpu")
+    path = tmp_path / "cpu" / "table2-lungs.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-100] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="sha256.*damaged"):
+        load_pretrained("cpu/table2-lungs", folder=tmp_path)
+    with pytest.raises(ValueError, match="damaged"):
+        load_pretrained("cpu/table2-infection", folder=tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name", ["table2-lungs", "cpu/", "cpu/table9", "paper/table2-lungs", "../weights/cpu/table2-lungs"]
+)
+def test_an_unknown_name_is_told_with_the_known_ones(name):
+    with pytest.raises(FileNotFoundError, match="cpu/table2-infection, cpu/table2-lungs"):
+        load_pretrained(name)
+
+
+def test_loading_never_unpickles(monkeypatch):
+    monkeypatch.setattr("torch.load", lambda *a, **k: pytest.fail("torch.load was called"))
+    monkeypatch.setattr("pickle.loads", lambda *a, **k: pytest.fail("pickle was called"))
+    load_pretrained("cpu/table2-infection")
+
+
+def test_export_refuses_weights_of_another_training(tmp_path):
+    with pytest.raises(FileNotFoundError, match="train table2-lungs first"):
+        export_weights("table2-lungs", profile="cpu", results=tmp_path, runs=tmp_path, folder=tmp_path)
+    folder = tmp_path / "cpu" / "table2-lungs"
+    folder.mkdir(parents=True)
+    network = make_network(get_run("table2-lungs"), get_profile("cpu"))
+    torch.save(network.state_dict(), folder / "weights.pt")
+    with pytest.raises(ValueError, match="belong to different trainings"):
+        export_weights(
+            "table2-lungs", profile="cpu", results=ROOT / "results", runs=tmp_path, folder=tmp_path
+        )
+    assert not list(tmp_path.glob("**/*.safetensors"))
