@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from chslib.data.slices import TARGETS, SliceStore, read_store
-from chslib.data.splits import FOLDS, Split, leaks, make_split
+from chslib.data.splits import FOLDS, Split, leaks, make_split, persons
 from chslib.metrics import COUNTS, confusion, evaluate
 from chslib.runlog import digest, environment, write_json
 
@@ -43,8 +43,7 @@ def copied_masks(store: SliceStore, split: Split, target: str) -> dict[str, Any]
     masks = getattr(store, TARGETS[target])
     copied = torch.from_numpy(masks[nearest_slices(store, split)]).bool()
     counts = confusion(copied, torch.from_numpy(masks[split.test]).bool())
-    patients = store.table["patient"].iloc[split.test].tolist()
-    return evaluate(counts, patients)
+    return evaluate(counts, persons(store.table)[split.test].tolist())
 
 
 def leakage_record(store: SliceStore) -> dict[str, Any]:

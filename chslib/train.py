@@ -35,7 +35,7 @@ from torch.utils.data import DataLoader, Sampler
 from tqdm import tqdm
 
 from chslib.data.slices import TARGETS, SliceDataset, SliceStore, read_store
-from chslib.data.splits import Split, make_split
+from chslib.data.splits import Split, make_split, persons
 from chslib.experiments import Run, failure_file, get_run
 from chslib.loss import segmentation_loss
 from chslib.metrics import COUNTS, confusion, evaluate, scores
@@ -264,18 +264,27 @@ def _fit(
     best = ModelCheckpoint(filename="best-{epoch:03d}", monitor="val_loss", **files)
     every = ModelCheckpoint(filename="last", **files)  # save_last=True would wait for the next best one
     stopping = Stopping(monitor="val_loss", patience=profile.patience, check_on_train_epoch_end=True)
-    trainer = L.Trainer(
-        accelerator="auto",
-        devices=1,
-        precision=environment()["precision"],
-        max_epochs=profile.max_epochs[run.target],
-        callbacks=[history, stopping, best, every, *([TQDMProgressBar(refresh_rate=5)] if progress else [])],
-        enable_progress_bar=progress,
-        deterministic="warn",
-        logger=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-    )
+    with warnings.catch_warnings():
+        # One process a run: a cluster's srun has nothing to launch.
+        warnings.filterwarnings("ignore", message=".*`srun` command is available.*")
+        trainer = L.Trainer(
+            accelerator="auto",
+            devices=1,
+            precision=environment()["precision"],
+            max_epochs=profile.max_epochs[run.target],
+            callbacks=[
+                history,
+                stopping,
+                best,
+                every,
+                *([TQDMProgressBar(refresh_rate=5)] if progress else []),
+            ],
+            enable_progress_bar=progress,
+            deterministic="warn",
+            logger=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+        )
     last = folder / "last.ckpt"
     if last.is_file():
         theirs = torch.load(last, map_location="cpu", weights_only=True).get("config")
@@ -293,6 +302,7 @@ def _fit(
     with warnings.catch_warnings():
         # Lightning's own use of a deprecated torch name, and its hint on loader workers: the slices
         # are in memory, where a worker would only add copies.
+        warnings.filterwarnings("ignore", message=".*`srun` command is available.*")
         warnings.filterwarnings("ignore", message=".*LeafSpec.*")
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
@@ -428,7 +438,7 @@ def _train(
         "data": _describe_data(store, split),
         "first_stage": parent and {**parent, "infection_inside": _infection_inside(store, split, lungs)},
         "fit": fit,
-        "test": evaluate(counts, table["patient"].tolist()),
+        "test": evaluate(counts, persons(store.table)[split.test].tolist()),
         "slices": [[i, *map(int, row)] for i, row in zip(table["slice_id"], counts)],
         "slices_columns": ["slice_id", *COUNTS],
         "weights_sha256": weights_sha256,
@@ -483,7 +493,7 @@ def evaluate_run(
         masks[rows, 0],
         getattr(store, TARGETS[run.target])[rows],
         slice_ids=store.table["slice_id"].iloc[rows].tolist(),
-        patients=store.table["patient"].iloc[rows].tolist(),
+        patients=persons(store.table)[rows].tolist(),
     )
     record["schema"] = SCHEMA
     record["digest"] = digest(record)
@@ -502,15 +512,16 @@ def _infection_inside(store: SliceStore, split: Split, lungs: np.ndarray) -> dic
 
 
 def _describe_data(store: SliceStore, split: Split) -> dict[str, Any]:
+    people = persons(store.table)  # a copy of a scan is its original's patient
+
     def part(rows: np.ndarray) -> dict[str, Any]:
-        table = store.table.iloc[rows]
-        return {"slices": len(rows), "patients": sorted(table["patient"].unique())}
+        return {"slices": len(rows), "patients": sorted(set(people[rows]))}
 
     return {
         "fingerprint": store.fingerprint,
         "slices": len(store),
         "sources": {k: int(v) for k, v in store.table["source"].value_counts().sort_index().items()},
-        "patients": int(store.table["patient"].nunique()),
+        "patients": len(set(people)),
         "infected_share": float(store.infection.mean()),
         "split": {name: part(rows) for name, rows in asdict(split).items()},
     }

@@ -165,6 +165,15 @@ def test_the_fit_leaves_no_offset_between_a_copy_and_its_original(pictures, tmp_
     assert pair > 0.97  # 0.996; 0.937 with the fit of the coarser pictures alone
 
 
+def test_local_contrast_hardly_feels_a_steep_grey_curve(pictures, tmp_path):
+    slices = pictures["coronacases_001"]
+    copy = changed(slices, window(37, 255, 0.15))
+    (pair,) = match_volumes(
+        write(tmp_path, {"coronacases_001": slices, "medseg_9": copy}), tmp_path
+    ).similarity
+    assert pair > 0.96  # 0.977; 0.951 without division by the local deviation
+
+
 def test_a_slice_whose_original_was_dropped_takes_the_nearest(pictures, tmp_path):
     slices = pictures["coronacases_001"]
     assert list(slices) == list(range(1, 9))
