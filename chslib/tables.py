@@ -179,7 +179,9 @@ def styled(frame: pd.DataFrame, *, name: str, caption: str = "") -> Shown:
     def cell(value: Any) -> str:
         text = str(value).removeprefix("DSC ")
         if text == NOT_RUN:
-            return "opacity: 0.55"
+            return "opacity: 0.7; white-space: nowrap"
+        if len(text) <= 15:
+            return "white-space: nowrap"
         return next((css for verdict, css in _VERDICT_STYLE.items() if text.startswith(verdict)), "")
 
     def row(series: pd.Series) -> list[str]:
@@ -187,8 +189,18 @@ def styled(frame: pd.DataFrame, *, name: str, caption: str = "") -> Shown:
         return ["font-weight: bold" if of == "paper" else ""] * len(series)
 
     styler: Styler = frame.style.set_uuid(name).map(cell).apply(row, axis=1)
-    left = [{"selector": s, "props": "text-align: left; vertical-align: top"} for s in ("th", "td")]
-    styler = styler.set_table_styles([*left, {"selector": "caption", "props": "caption-side: bottom"}])
+    # Small and tight: a page's column is some 690 pixels wide, and a table here has ten columns.
+    cells = "text-align: left; vertical-align: top; padding: 0.15em 0.45em"
+    styler = styler.set_table_styles(
+        [
+            {"selector": "", "props": "font-size: 0.8em; border-collapse: collapse"},
+            {"selector": "th", "props": cells + "; font-weight: 600"},
+            {"selector": "th.level1", "props": "font-weight: normal; min-width: 7.5em"},
+            {"selector": "td", "props": cells},
+            {"selector": "tbody tr", "props": "border-top: 1px solid rgba(128, 128, 128, 0.25)"},
+            {"selector": "caption", "props": "caption-side: bottom"},
+        ]
+    )
     return Shown(frame, (styler.set_caption(caption) if caption else styler).to_html())
 
 
