@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from chslib.experiments import get_run
 from chslib.network import CHSNet, build_network
 from chslib.runlog import write_json
 
@@ -44,6 +43,7 @@ def export_weights(
     """
     from safetensors.torch import save
 
+    from chslib.experiments import get_run
     from chslib.profiles import get_profile
     from chslib.train import load_weights, make_network  # training imports more than loading needs
 
@@ -121,6 +121,8 @@ def load_pretrained(name: str, *, folder: str | Path = FOLDER) -> nn.Module:
         >>> network(torch.zeros(1, 1, 128, 128)).infection.shape
         torch.Size([1, 1, 128, 128])
     """
+    from chslib.experiments import get_run  # `import chslib` stays the network and its loss
+
     state, sidecar = read_weights(name, folder=folder)
     run = get_run(sidecar["run"])
     settings = dict(sidecar["network"])

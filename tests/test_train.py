@@ -239,7 +239,7 @@ def test_a_run_stopped_early_and_killed_before_its_record_ends_the_same(tiny_sto
     loss = train.segmentation_loss
     flat = lambda *batch: loss(*batch) if torch.is_grad_enabled() else torch.tensor(1.0)  # noqa: E731
     monkeypatch.setattr(train, "segmentation_loss", flat)  # validation never improves
-    monkeypatch.setitem(PROFILES, "tiny", dataclasses.dataclasses.replace(TINY, patience=1))
+    monkeypatch.setitem(PROFILES, "tiny", dataclasses.replace(TINY, patience=1))
     unbroken = run(FIRST, tmp_path, tiny_store)
     assert unbroken["fit"]["stopped_early"] and unbroken["fit"]["best_epoch"] == 1
     folder = tmp_path / "runs" / "tiny" / FIRST
@@ -335,7 +335,7 @@ def test_a_second_stage_on_other_data_than_its_first_is_refused(copy, store):
 def test_the_record_of_another_configuration_is_not_overwritten(change, copy, tiny_store, monkeypatch):
     path = copy / "results" / "tiny" / f"{FIRST}.json"
     before = path.read_bytes()
-    monkeypatch.setitem(PROFILES, "tiny", dataclasses.dataclasses.replace(TINY, **change))
+    monkeypatch.setitem(PROFILES, "tiny", dataclasses.replace(TINY, **change))
     forbid_training(monkeypatch)
     with pytest.raises(
         ValueError, match=f"{FIRST}.json is the record of another configuration.*move it away"
@@ -354,7 +354,7 @@ def test_a_checkpoint_of_another_width_is_refused_and_kept(copy, tiny_store, mon
     (copy / "results" / "tiny" / f"{FIRST}.json").unlink()
     last = copy / "runs" / "tiny" / FIRST / "last.ckpt"
     before = last.read_bytes()
-    monkeypatch.setitem(PROFILES, "tiny", dataclasses.dataclasses.replace(TINY, widths=(5, 6, 9)))
+    monkeypatch.setitem(PROFILES, "tiny", dataclasses.replace(TINY, widths=(5, 6, 9)))
     with pytest.raises(
         ValueError, match=r"last.ckpt belongs to another configuration.*widths.*\[4, 6.*Delete"
     ):
@@ -459,7 +459,7 @@ def test_the_module_run_as_a_command_ends_with_1(monkeypatch, capsys):
         runpy.run_module("chslib.train", run_name="__main__")
     assert ended.value.code == 1
     assert re.fullmatch(
-        r"error: Unknown run 'table9'; expected one of table2-lungs.*\n", capsys.readouterr().err
+        r"error: Unknown run 'table9'; expected one of table2-infection.*\n", capsys.readouterr().err
     )
 
 
