@@ -158,3 +158,8 @@ def test_no_page_loads_anything_from_another_host(built: Path) -> None:
 def test_no_page_names_a_path_of_this_machine(built: Path) -> None:
     named = [p.name for p in built.rglob("*.html") if str(ROOT) in p.read_text("utf-8")]
     assert named == []
+
+
+def test_the_limits_count_the_register() -> None:
+    text = (ROOT / "book/limits.md").read_text(encoding="utf-8")
+    assert f": {len(rows_of_the_register())} points are open in the paper" in text

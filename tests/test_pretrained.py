@@ -1,5 +1,6 @@
 """The committed weights: whole, small, loaded without unpickling, and still the networks of their records."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -126,3 +127,25 @@ def test_export_refuses_weights_of_another_training(tmp_path):
             "table2-lungs", profile="cpu", results=ROOT / "results", runs=tmp_path, folder=tmp_path
         )
     assert not list(tmp_path.glob("**/*.safetensors"))
+
+
+def test_what_is_exported_comes_back_to_half_precision(tmp_path):
+    torch.manual_seed(0)
+    network = make_network(get_run("table4-bu"), get_profile("cpu"))
+    folder = tmp_path / "runs" / "cpu" / "table4-bu"
+    folder.mkdir(parents=True)
+    torch.save(network.state_dict(), folder / "weights.pt")
+    record = {
+        "config": {"widths": list(network.widths)}, "test": {}, "started": "", "commit": "", "versions": {},
+        "weights_sha256": hashlib.sha256((folder / "weights.pt").read_bytes()).hexdigest(),
+    }  # fmt: skip
+    (tmp_path / "cpu").mkdir()
+    (tmp_path / "cpu" / "table4-bu.json").write_text(json.dumps(record))
+    path = export_weights(
+        "table3-unet", profile="cpu", results=tmp_path, runs=tmp_path / "runs", folder=tmp_path / "out"
+    )  # another name of the same run
+    assert path.name == "table4-bu.safetensors" and available(tmp_path / "out") == ["cpu/table4-bu"]
+    loaded = load_pretrained("cpu/table4-bu", folder=tmp_path / "out")
+    for (name, a), b in zip(network.state_dict().items(), loaded.state_dict().values(), strict=True):
+        assert torch.allclose(a.float(), b.float(), rtol=1e-3, atol=1e-6), name
+    assert [p for p in (tmp_path / "out").rglob("*") if p.name.endswith(".part")] == []

@@ -1,0 +1,69 @@
+"""The lookup table: the most similar training slice, its mask, and the record that the book shows."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from chslib.data.slices import SliceStore, read_store
+from chslib.data.splits import Split, make_split
+from chslib.leakage import RECORD, copied_masks, leakage_record, main, nearest_slices, read_leakage
+from chslib.records import KNOWN_DATA
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module")
+def read(tiny_store) -> SliceStore:
+    return read_store(tiny_store, size=64, progress=False)
+
+
+def test_a_slice_s_brightened_copy_is_the_nearest_and_hands_in_its_own_mask(read):
+    store = SliceStore(read.table, read.ct.copy(), read.lung, read.infection.copy(), read.fingerprint)
+    store.ct[5] = (store.ct[11] * 0.5 + 60).astype(np.uint8)  # another window
+    store.infection[5] = store.infection[11]
+    others = np.array([k for k in range(len(store)) if k != 5])
+    split = Split(train=others, validation=others[:0], test=np.array([5]))
+    assert nearest_slices(store, split).tolist() == [11]
+    assert copied_masks(store, split, "infection")["pooled"]["dsc"] == 1
+    without = Split(train=others[others != 11], validation=others[:0], test=np.array([5]))
+    assert copied_masks(store, without, "infection")["pooled"]["dsc"] < 1
+
+
+def test_only_training_slices_are_looked_up(read):
+    for protocol in ("slice", "patient"):
+        split = make_split(read.table, protocol=protocol, fold=1, seed=0)
+        assert set(nearest_slices(read, split)) <= set(split.train)
+
+
+def test_an_odd_size_is_refused(read):
+    store = SliceStore(read.table, read.ct[:, :40, :40], read.lung, read.infection, "")
+    with pytest.raises(ValueError, match="40x40; expected a side that divides by 32"):
+        nearest_slices(store, make_split(read.table, protocol="slice", fold=0, seed=0))
+
+
+def test_the_record_has_every_seed_and_fold_and_refuses_a_changed_value(read, tiny_store, tmp_path, capsys):
+    record = leakage_record(read)
+    assert [(e["protocol"], e["fold"], e["seed"]) for e in record["entries"]] == [
+        *(("slice", 0, s) for s in range(3)), *(("patient", k, 0) for k in range(5)),
+    ]  # fmt: skip
+    assert all(e["leaks"]["patient"] <= e["slices"] for e in record["entries"][:3])
+    assert main(["--slices", str(tiny_store), "--size", "64", "--results", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.count("infection DSC") == 8
+    path = tmp_path / RECORD
+    assert read_leakage(path)["entries"] == record["entries"]
+    changed = json.loads(path.read_text())
+    changed["entries"][0]["infection"]["pooled"]["dsc"] = 0.99
+    path.write_text(json.dumps(changed))
+    with pytest.raises(ValueError, match="changed after it was written"):
+        read_leakage(path)
+    with pytest.raises(FileNotFoundError, match=r"python -m chslib\.leakage"):
+        read_leakage(tmp_path / "nowhere.json")
+    assert main(["--slices", str(tmp_path / "nowhere")]) == 1
+
+
+def test_the_committed_record_is_of_the_real_slices_and_of_a_commit():
+    record = read_leakage(ROOT / "results" / RECORD)
+    assert record["data"]["fingerprint"] in KNOWN_DATA and record["size"] == 128
+    assert not record["commit"].endswith("modified")
