@@ -648,6 +648,8 @@ def test_the_introduction_quotes_the_records():
             assert cell == f"{np.mean(own):.2f}"
     direct = read_record(ROOT / "results/cpu/table4-bu.json")["test"]["pooled"]["dsc"]
     assert f"scores {direct:.2f}: as much as the cascade itself" in text
+    direct = read_record(ROOT / "results/cpu/table4-bu-patient-fold0.json")["test"]["pooled"]["dsc"]
+    assert f"it scores {direct:.2f}, above the cascade’s {test['pooled']['dsc']:.2f}" in text
     low, middle, high = sorted(f"{score['dsc']:.2f}" for score in test["patients"].values())
     assert f"{low}, {middle} and\n  {high}" in text
 
