@@ -287,7 +287,13 @@ def _fit(
         )
     last = folder / "last.ckpt"
     if last.is_file():
-        theirs = torch.load(last, map_location="cpu", weights_only=True).get("config")
+        try:
+            theirs = torch.load(last, map_location="cpu", weights_only=True).get("config")
+        except Exception as error:  # torch raises many kinds for a broken file
+            raise ValueError(
+                f"{last} cannot be read ({type(error).__name__}: {error}); delete it to train {run.name} "
+                "from its first epoch."
+            ) from error
         if theirs != task.config:
             differ = [k for k in task.config if (theirs or {}).get(k) != task.config[k]]
             raise ValueError(

@@ -578,3 +578,13 @@ def test_evaluation_is_added_to_the_record_from_the_predictions_left(tiny_store,
     train.write_json(path, before)
     with pytest.raises(ValueError, match="does not belong to"):
         train.evaluate_run(FIRST, **where)
+
+
+def test_a_checkpoint_that_is_none_is_told_and_kept(tiny_store, tmp_path):
+    last = tmp_path / "tiny" / FIRST / "last.ckpt"
+    last.parent.mkdir(parents=True)
+    last.write_text("junk")
+    with pytest.raises(ValueError, match=r"last\.ckpt cannot be read .*delete it to train table2-lungs"):
+        train.train_run(FIRST, profile="tiny", slices=tiny_store, results=tmp_path / "results", runs=tmp_path,
+                        progress=False)  # fmt: skip
+    assert last.read_text() == "junk"
