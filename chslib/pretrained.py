@@ -19,7 +19,10 @@ from chslib.network import CHSNet, build_network
 from chslib.runlog import write_json
 
 FOLDER = Path(__file__).resolve().parent.parent / "weights"
-PREPARATION = "grey values 0..255 divided by 255, one channel, sides that divide by 16"
+PREPARATION = (  # of the slices, by the store's fingerprint, and what every network here is fed
+    "slices as chslib.data.fusion prepares them with 'minmax-clahe', shrunk to the size of the record's "
+    "config by area averaging; grey values 0..255 divided by 255, one channel, sides that divide by 16"
+)
 LICENCE = (
     "Trained on slices of the COVID-19 CT Lung and Infection Segmentation Dataset (Ma et al. 2020, "
     "doi 10.5281/zenodo.3757476; CC BY 4.0 by its record, CC BY-NC-SA by its author's README): "

@@ -11,7 +11,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     download = commands.add_parser(
-        "download", help="get the paper's two sources (about 1.3 GB), or link what lies on this disk"
+        "download", help="get the paper's two sources, or link what lies on this disk"
     )
     download.add_argument(
         "folder", metavar="FOLDER", help="gets archives/ and volumes/; volumes is what fuse reads"
