@@ -10,6 +10,7 @@
 an input must divide by 16.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -70,6 +71,21 @@ def check_input(x: Tensor, *, channels: int, divisor: int, finite: bool = True) 
         )
 
 
+def check_widths(widths: Sequence[int], *, least: int = 1, why: str = "") -> tuple[int, ...]:
+    """The channels of a U-shaped network as a tuple, the bottleneck last.
+
+    Raises:
+        ValueError: fewer than two, or one below `least`, for the reason `why`.
+    """
+    widths = tuple(int(width) for width in widths)
+    if len(widths) < 2 or min(widths) < least:
+        raise ValueError(
+            f"widths={widths}; expected at least one stage and a bottleneck, each at least {least}"
+            + (f": {why}." if why else ".")
+        )
+    return widths
+
+
 class RAIUNet(nn.Module):
     """Residual attention inception U-Net (Sec. 3, Fig. 6): (N, in, H, W) -> logits (N, out, H, W).
 
@@ -106,11 +122,7 @@ class RAIUNet(nn.Module):
         up_kernel: int = 3,
     ) -> None:
         super().__init__()
-        widths = tuple(int(width) for width in widths)
-        if len(widths) < 2 or min(widths) < 1:
-            raise ValueError(
-                f"widths={widths}; expected at least one stage and a bottleneck, each at least 1."
-            )
+        widths = check_widths(widths)
         if up_kernel not in (2, 3):
             raise ValueError(f"up_kernel={up_kernel}; expected 2 or 3, the two that double H x W exactly.")
         if pooling not in ("hybrid", "max"):

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import platform
 import subprocess
 from pathlib import Path
@@ -11,13 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from chslib.data.folders import write_whole
+
 
 def write_json(path: Path, content: dict) -> None:
     """Write atomically: the file is either the old one or the whole new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
-    os.replace(temporary, path)
+    write_whole(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
 def _commit() -> str:

@@ -6,7 +6,6 @@ MedSeg, the latter second annotations of nine Radiopaedia scans, as they very pr
 
 import gzip
 import hashlib
-import threading
 from dataclasses import replace
 
 import nibabel as nib
@@ -15,12 +14,11 @@ import pytest
 from test_sources import (
     MEDSEG,
     ZENODO,
-    Handler,
-    Server,
     another,
     breaks,
     once,
     page,
+    serving,
     shorter,
     unavailable,
     zipped,
@@ -67,12 +65,8 @@ def served() -> dict[str, bytes]:
 @pytest.fixture
 def server(served, monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with Server(("127.0.0.1", 0), Handler) as running:
-        running.content, running.manners, running.seen = dict(served), {}, []
-        running.url = f"http://127.0.0.1:{running.server_port}/"
-        threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True).start()
+    with serving(served) as running:
         yield running
-        running.shutdown()
 
 
 @pytest.fixture

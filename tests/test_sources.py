@@ -12,7 +12,8 @@ import threading
 import time
 import warnings
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -128,15 +129,22 @@ class Server(ThreadingHTTPServer):
     seen: list[tuple[str, str | None]]
 
 
-@pytest.fixture
-def server(monkeypatch):
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+@contextmanager
+def serving(content: dict[str, bytes]) -> Iterator[Server]:
+    """A server of `content` on this machine, while the block lasts."""
     with Server(("127.0.0.1", 0), Handler) as running:
-        running.content, running.manners, running.seen = dict(SERVED), {}, []
+        running.content, running.manners, running.seen = dict(content), {}, []
         running.url = f"http://127.0.0.1:{running.server_port}/"
         threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True).start()
         yield running
         running.shutdown()
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with serving(SERVED) as running:
+        yield running
 
 
 @pytest.fixture

@@ -7,11 +7,12 @@ A volume that stands there without a note (linked, or put there by hand) counts 
 """
 
 import json
-import os
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from chslib.data.folders import write_whole
 
 PARTS = ("ct", "lung", "infection")
 SUFFIXES = (".nii.gz", ".nii")
@@ -99,6 +100,4 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}.{path.name}.part")
-    temporary.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    write_whole(path, json.dumps(content, indent=1, sort_keys=True) + "\n")

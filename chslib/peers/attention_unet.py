@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from chslib.network import UNET_WIDTHS, check_input
+from chslib.network import UNET_WIDTHS, check_input, check_widths
 from chslib.pointwise import PointwiseConv2d
 
 
@@ -87,12 +87,7 @@ class AttentionUNet(nn.Module):
         self, *, in_channels: int = 1, out_channels: int = 1, widths: tuple[int, ...] = UNET_WIDTHS
     ) -> None:
         super().__init__()
-        widths = tuple(int(width) for width in widths)
-        if len(widths) < 2 or min(widths) < 2:
-            raise ValueError(
-                f"widths={widths}; expected at least one stage and a bottleneck, each at least 2: "
-                "a gate works on half the channels."
-            )
+        widths = check_widths(widths, least=2, why="a gate works on half the channels")
         self.in_channels, self.widths, self.divisor = in_channels, widths, 2 ** (len(widths) - 1)
         stages = widths[:-1]
         self.encoder = nn.ModuleList(BiasedDoubleConv(i, o) for i, o in zip((in_channels, *widths), widths))

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from chslib.blocks import DoubleConv
-from chslib.network import UNET_WIDTHS, check_input
+from chslib.network import UNET_WIDTHS, check_input, check_widths
 from chslib.pointwise import PointwiseConv2d
 
 
@@ -48,11 +48,7 @@ class UNetPlusPlus(nn.Module):
         self, *, in_channels: int = 1, out_channels: int = 1, widths: tuple[int, ...] = UNET_WIDTHS
     ) -> None:
         super().__init__()
-        widths = tuple(int(width) for width in widths)
-        if len(widths) < 2 or min(widths) < 1:
-            raise ValueError(
-                f"widths={widths}; expected at least one stage and a bottleneck, each at least 1."
-            )
+        widths = check_widths(widths)
         self.in_channels, self.widths, self.divisor = in_channels, widths, 2 ** (len(widths) - 1)
         self.encoder = nn.ModuleList(DoubleConv(i, o) for i, o in zip((in_channels, *widths), widths))
         # Columns j = 1, 2, ...: entry [j-1][i] belongs to X^{i,j}; each column is one level shorter.
