@@ -7,7 +7,7 @@ has a bias.
 
 from torch import Tensor, nn
 
-from chslib.pointwise import PointwiseConv2d, conv1x1
+from chslib.pointwise import PointwiseConv2d, conv1x1, conv1x1_of_parts
 from chslib.pooling import HybridPool2d, MaxPool2d
 
 POOLINGS = ("hybrid", "max")
@@ -38,7 +38,7 @@ class DepthwiseSeparableConv2d(nn.Module):
             # A 1x1 depthwise filter only scales its channel, and the 1x1 behind it is linear: the
             # scale goes into its weights. As a convolution it took ten times as long on a CPU.
             weight = self.pointwise.weight * self.depthwise.weight.view(1, -1, 1, 1)
-            return conv1x1(x, weight)
+            return conv1x1(x, weight, self.pointwise.bias)
         return self.pointwise(self.depthwise(x))
 
 
@@ -86,9 +86,7 @@ class InceptionConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         branches = [*(dsc(x) for dsc in self.dsc), self.pool(x)]  # 4 x (N, out, H, W)
-        # A 1x1 over a concatenation is the sum of a 1x1 over each part, without the copy.
-        weights = self.merge.weight.chunk(len(branches), dim=1)
-        return self.norm_relu(sum(conv1x1(b, w) for b, w in zip(branches, weights, strict=True)))
+        return self.norm_relu(conv1x1_of_parts(branches, self.merge.weight, self.merge.bias))
 
 
 class ResidualInceptionBlock(nn.Module):

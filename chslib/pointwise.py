@@ -5,16 +5,44 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
+def _rows(x: Tensor) -> Tensor | None:
+    """Maps (N, C, H, W) as the matrix (N*H*W, C) that they already are, on a CPU in channels_last."""
+    if x.device.type == "cpu" and x.is_contiguous(memory_format=torch.channels_last):
+        return x.permute(0, 2, 3, 1).flatten(0, 2)
+    return None
+
+
 def conv1x1(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """1x1 convolution of maps (N, C, H, W) with weights (out, C, 1, 1): (N, out, H, W).
 
-    On a CPU and in channels_last the maps already are a matrix (N*H*W, C), so one plain product
-    does it; the general convolution would reorder its input and, on one thread, fall back to a
-    form that copies every map.
+    On a CPU and in channels_last the maps already are a matrix, so one plain product does it; the
+    general convolution would reorder its input and, on one thread, fall back to a form that copies
+    every map.
     """
-    if x.device.type == "cpu" and x.is_contiguous(memory_format=torch.channels_last):
-        return F.linear(x.permute(0, 2, 3, 1), weight.flatten(1), bias).permute(0, 3, 1, 2)
-    return F.conv2d(x, weight, bias)
+    return conv1x1_of_parts([x], weight, bias)
+
+
+def conv1x1_of_parts(parts: list[Tensor], weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """1x1 convolution of maps that stand side by side, without copying them there.
+
+    A 1x1 over a concatenation is the sum of a 1x1 over each part.
+
+    Args:
+        parts: maps (N, C_i, H, W).
+        weight: (out, sum of C_i, 1, 1).
+    """
+    weights = weight.split([part.shape[1] for part in parts], dim=1)
+    matrices = [_rows(part) for part in parts]
+    if any(matrix is None for matrix in matrices):
+        maps = [F.conv2d(part, w, b) for part, w, b in zip(parts, weights, [bias] + [None] * len(parts))]
+        return sum(maps[1:], start=maps[0])
+    n, _, height, width = parts[0].shape
+    out = F.linear(matrices[0], weights[0].flatten(1), bias)
+    # In place there is no map more, and none to add; autocast casts for the other form alone.
+    add = torch.addmm if torch.is_autocast_enabled("cpu") else Tensor.addmm_
+    for matrix, w in zip(matrices[1:], weights[1:], strict=True):
+        out = add(out, matrix, w.flatten(1).t())
+    return out.view(n, height, width, -1).permute(0, 3, 1, 2)
 
 
 class PointwiseConv2d(nn.Conv2d):

@@ -148,6 +148,28 @@ def test_both_memory_formats_agree():
 
 
 @pytest.mark.parametrize("arm", ARMS)
+def test_a_step_under_autocast_stays_close_to_single_precision(arm):
+    torch.manual_seed(0)
+    net = build_network(arm, widths=NARROW).to(memory_format=torch.channels_last)
+    x = torch.rand(2, 1, 64, 64).to(memory_format=torch.channels_last)
+    full = net(x)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        low = net(x)
+    assert low.dtype == torch.bfloat16
+    assert (low.float() - full).abs().mean() < 0.15 * full.std()  # some forty layers, each rounded
+    segmentation_loss(low, (x > 0.5).float()).backward()
+    assert all(torch.isfinite(p.grad).all() for p in net.parameters())
+
+
+def test_the_network_is_captured_whole_by_torch_compile():
+    torch.manual_seed(0)
+    net, x = RAIUNet(widths=(4, 6, 9)).eval(), torch.rand(1, 1, 64, 64)
+    net, x = net.to(memory_format=torch.channels_last), x.to(memory_format=torch.channels_last)
+    compiled = torch.compile(net, fullgraph=True, backend="aot_eager")  # no code is generated: quick
+    torch.testing.assert_close(compiled(x), net(x), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("arm", ARMS)
 def test_one_batch_can_be_learnt_by_heart(arm):
     torch.manual_seed(0)
     net = build_network(arm, widths=(6, 9, 13))

@@ -7,12 +7,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from chslib.pointwise import PointwiseConv2d, conv1x1
+from chslib.pointwise import PointwiseConv2d, conv1x1, conv1x1_of_parts
 from chslib.pooling import (
+    HALF_BAND_FROM,
     GlobalSpectralPool2d,
     HybridPool2d,
     MaxPool2d,
     SpectralPool2d,
+    double,
+    halve,
     spectral_operator,
     spectral_resample2d,
 )
@@ -66,6 +69,23 @@ def test_conv1x1_is_the_general_convolution_with_its_gradients(memory_format, bi
         strict=True,
     ):
         torch.testing.assert_close(a, b, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("memory_format", FORMATS)
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_1x1_of_parts_is_the_1x1_of_their_concatenation_with_its_gradients(memory_format, bias):
+    module = PointwiseConv2d(6, 5, bias=bias).double()
+    parts = [
+        maps(2, c, 4, 6, seed=c).contiguous(memory_format=memory_format).requires_grad_() for c in (1, 2, 3)
+    ]
+    ours = conv1x1_of_parts(parts, module.weight, module.bias)
+    literal = F.conv2d(torch.cat(parts, dim=1), module.weight, module.bias)
+    torch.testing.assert_close(ours, literal, atol=1e-12, rtol=0)
+    inputs = [*parts, *module.parameters()]
+    for mine, theirs in zip(
+        torch.autograd.grad(ours.sin().sum(), inputs), torch.autograd.grad(literal.sin().sum(), inputs)
+    ):
+        torch.testing.assert_close(mine, theirs, atol=1e-12, rtol=0)
 
 
 def test_conv1x1_keeps_channels_last():
@@ -134,6 +154,70 @@ def test_an_operator_first_used_in_inference_can_train_afterwards():
     x = maps(1, 1, 26, 22).requires_grad_()
     SpectralPool2d()(x).sum().backward()
     torch.testing.assert_close(x.grad, torch.full_like(x, 1 / 4), atol=1e-12, rtol=0)
+
+
+# ---- the half-band form ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("half", [1, 2, 3, 5, 8, 16, 33])
+def test_the_half_band_form_is_the_operator_with_its_gradients(half):
+    small, large = maps(2, half, 3), maps(2, 2 * half, 3, seed=1)
+    torch.testing.assert_close(halve(large), spectral_operator(2 * half, half) @ large, atol=1e-12, rtol=0)
+    torch.testing.assert_close(double(small), spectral_operator(half, 2 * half) @ small, atol=1e-12, rtol=0)
+    assert torch.autograd.gradcheck(halve, large.requires_grad_())
+    assert torch.autograd.gradcheck(double, small.requires_grad_())
+
+
+@pytest.mark.parametrize("size", [(64, 64), (64, 32), (96, 66), (64, 40), (32, 130), (34, 16)])
+@pytest.mark.parametrize("scale", [0.5, 2])
+def test_large_maps_are_pooled_and_brought_back_as_by_the_dft(size, scale):
+    assert max(size) >= HALF_BAND_FROM
+    out = tuple(int(side * scale) for side in size)
+    x = maps(2, 3, *size).contiguous(memory_format=torch.channels_last).requires_grad_()
+    literal = x.detach().clone(memory_format=torch.contiguous_format).requires_grad_()
+    ours, theirs = spectral_resample2d(x, out), by_dft(literal, out)
+    assert ours.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(ours, theirs, atol=1e-10, rtol=0)
+    back = maps(*ours.shape, seed=2)
+    ours.backward(back)
+    theirs.backward(back)
+    torch.testing.assert_close(x.grad, literal.grad, atol=1e-10, rtol=0)
+
+
+def test_large_maps_take_the_half_band_form_on_a_cpu(monkeypatch):
+    taken = []
+    for name, form in (("halve", halve), ("double", double)):
+        monkeypatch.setattr(
+            f"chslib.pooling.{name}", lambda x, name=name, form=form: taken.append(name) or form(x)
+        )
+    for side in (HALF_BAND_FROM // 2, HALF_BAND_FROM, 2 * HALF_BAND_FROM):
+        x = torch.zeros(1, 2, side, side).contiguous(memory_format=torch.channels_last)
+        SpectralPool2d(padding="same")(x)
+    assert taken == ["halve", "halve", "double", "double"] * 2
+
+
+@pytest.mark.parametrize("size", [(16, 16), (64, 64)])
+def test_hybrid_pooling_under_autocast_stays_close_and_in_bfloat16(size):
+    pool = HybridPool2d(4, padding="same")
+    x = maps(2, 4, *size).float().contiguous(memory_format=torch.channels_last).requires_grad_()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        low = pool(x)
+    assert low.dtype == torch.bfloat16
+    full = pool(x)
+    assert (low.float() - full).abs().max() < 0.03 * full.abs().max()
+    low.float().sum().backward()
+    assert torch.isfinite(x.grad).all()
+
+
+@pytest.mark.parametrize("memory_format", FORMATS)
+def test_pooling_is_captured_whole_by_torch_compile(memory_format):
+    pool = HybridPool2d(4, padding="same").to(memory_format=memory_format)
+    x = maps(2, 4, 64, 32).float().contiguous(memory_format=memory_format)
+    compiled = torch.compile(pool, fullgraph=True, backend="aot_eager")  # no code is generated: quick
+    torch.testing.assert_close(compiled(x), pool(x))
+
+
+# ------------------------------------------------------------------------------------------------
 
 
 def test_single_precision_stays_close():
