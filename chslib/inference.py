@@ -1,0 +1,131 @@
+"""CHS-Net over whole volumes: in batches, in bounded memory, on a CPU or a GPU.
+
+Two things are done here that training cannot do. Batch normalisation is a fixed affine map once
+a network is trained, so it is folded into the convolution in front of it (`folded`). And a slice
+in which the first network finds no lung feeds the second one an empty contour map, which has one
+and the same answer each time: it is worked out once.
+"""
+
+import copy
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+from tqdm import tqdm
+
+from chslib.attention import SpectralSpatialAttention
+from chslib.blocks import DepthwiseSeparableConv2d, InceptionConv
+from chslib.network import CHSNet, contour_map
+from chslib.pooling import HybridPool2d
+
+
+class Segmentation(NamedTuple):
+    """Binary masks of a volume, uint8 (S, H, W) each."""
+
+    lungs: np.ndarray
+    infection: np.ndarray
+
+
+def _fold_into(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Identity:
+    conv.weight, conv.bias = fuse_conv_bn_weights(
+        conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+    )
+    return nn.Identity()
+
+
+def _last_convolution(module: nn.Module) -> nn.Conv2d | None:
+    """The convolution whose output a module returns, where that can be told."""
+    if isinstance(module, DepthwiseSeparableConv2d | HybridPool2d):
+        return module.pointwise
+    if isinstance(module, nn.Sequential) and len(module):
+        return _last_convolution(module[-1])
+    return module if type(module) is nn.Conv2d or type(module).__name__ == "PointwiseConv2d" else None
+
+
+def folded(network: nn.Module) -> nn.Module:
+    """A copy in evaluation mode with each batch normalisation folded into its convolution.
+
+    The copy computes the same maps to rounding error, in fewer passes over memory; it cannot be
+    trained on. A normalisation whose convolution cannot be told stays where it is.
+
+    Args:
+        network: `RAIUNet`, `CHSNet`, or any network built of them and of plain sequences.
+    """
+    network = copy.deepcopy(network).eval().requires_grad_(False)
+    for module in list(network.modules()):
+        if isinstance(module, InceptionConv):
+            module.norm_relu[0] = _fold_into(module.merge, module.norm_relu[0])
+        if isinstance(module, SpectralSpatialAttention):  # gamma normalises a sum of two convolutions
+            norm = module.gamma[0]
+            scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+            module.down.weight = nn.Parameter(module.down.weight * scale.view(-1, 1, 1, 1), False)
+            module.gamma[0] = _fold_into(module.deep, norm)
+        if isinstance(module, nn.Sequential):
+            for i in range(1, len(module)):
+                if isinstance(module[i], nn.BatchNorm2d) and (conv := _last_convolution(module[i - 1])):
+                    module[i] = _fold_into(conv, module[i])
+                if isinstance(module[i], nn.ReLU):  # behind a convolution of its own: nothing else reads it
+                    module[i] = nn.ReLU(inplace=True)
+    return network
+
+
+def _batches(volume: np.ndarray, size: int) -> Iterator[tuple[slice, np.ndarray]]:
+    for start in range(0, len(volume), size):
+        part = slice(start, start + size)
+        yield part, volume[part]
+
+
+@torch.inference_mode()
+def segment_volume(
+    network: CHSNet, volume: np.ndarray, *, batch_size: int = 8, progress: bool = False
+) -> Segmentation:
+    """Lungs and infection of a whole volume, slice by slice as the paper does it (Fig. 5).
+
+    Memory is bounded by the batch: the volume and its masks, one byte a voxel each, and the maps
+    of ``batch_size`` slices. On a GPU in bfloat16. Pass `folded(network)` to save time.
+
+    Args:
+        network: a trained cascade, on the device to use, in evaluation mode.
+        volume: (S, H, W), uint8 as in a slice store, or floating in 0..1; sides as the network
+            was trained on (`load_pretrained` says which).
+        batch_size: slices at a time.
+
+    Raises:
+        ValueError: another shape or dtype; sides that the network cannot halve; a network in
+            training mode.
+    """
+    if volume.ndim != 3 or not (volume.dtype == np.uint8 or np.issubdtype(volume.dtype, np.floating)):
+        raise ValueError(
+            f"Got a volume of shape {volume.shape} and dtype {volume.dtype}; expected (S, H, W), uint8 or "
+            "floating in 0..1 (chslib.data.fusion prepares Hounsfield units)."
+        )
+    if network.training:
+        raise ValueError("Got a network in training mode; expected network.eval() before it segments.")
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size}; expected at least 1.")
+    device = next(network.parameters()).device
+    result = Segmentation(*(np.zeros(volume.shape, np.uint8) for _ in range(2)))
+    of_nothing: Tensor | None = None  # the second network's answer to an empty contour map
+    batches = tqdm(
+        _batches(volume, batch_size), total=-(-len(volume) // batch_size), unit="batch", disable=not progress
+    )
+    with torch.autocast("cuda", dtype=torch.bfloat16, enabled=device.type == "cuda"):
+        for part, slices in batches:
+            ct = torch.from_numpy(np.ascontiguousarray(slices)).to(device)[:, None].float()
+            ct = (ct / 255 if volume.dtype == np.uint8 else ct).to(memory_format=torch.channels_last)
+            lungs = network.lungs(ct) > 0
+            between = contour_map(ct, lungs.to(ct.dtype), cascade=network.cascade)
+            seen = between.flatten(1).any(1)
+            infection = torch.empty_like(lungs)
+            if seen.any():
+                infection[seen] = network.infection(between[seen]) > 0
+            if not seen.all():
+                if of_nothing is None:
+                    of_nothing = network.infection(torch.zeros_like(between[:1])) > 0
+                infection[~seen] = of_nothing
+            result.lungs[part] = lungs[:, 0].cpu().numpy()
+            result.infection[part] = infection[:, 0].cpu().numpy()
+    return result
