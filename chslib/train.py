@@ -31,10 +31,10 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, TQDMProgressBar
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import Sampler
 from tqdm import tqdm
 
-from chslib.data.slices import TARGETS, SliceDataset, SliceStore, read_store
+from chslib.data.slices import TARGETS, SliceBatches, SliceDataset, SliceStore, read_store
 from chslib.data.splits import Split, make_split, persons
 from chslib.experiments import Run, failure_file, get_run
 from chslib.loss import segmentation_loss
@@ -303,14 +303,13 @@ def _fit(
             )
         print(f"resuming {run.name} from {last}")
     sampler = EpochShuffle(len(datasets["train"]), seed=run.seed)
-    train = DataLoader(datasets["train"], batch_size=profile.batch_size, sampler=sampler)
-    validation = DataLoader(datasets["validation"], batch_size=profile.batch_size)
+    batches = {"batch_size": profile.batch_size, "device": trainer.strategy.root_device}
+    train = SliceBatches(datasets["train"], sampler=sampler, **batches)
+    validation = SliceBatches(datasets["validation"], **batches)
     with warnings.catch_warnings():
-        # Lightning's own use of a deprecated torch name, and its hint on loader workers: the slices
-        # are in memory, where a worker would only add copies.
+        # Lightning's own use of a deprecated torch name.
         warnings.filterwarnings("ignore", message=".*`srun` command is available.*")
         warnings.filterwarnings("ignore", message=".*LeafSpec.*")
-        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
         trainer.fit(task, train, validation, ckpt_path=last if last.is_file() else None)
     if trainer.interrupted:

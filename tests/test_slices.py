@@ -10,8 +10,18 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils.data import DataLoader
 
-from chslib.data.slices import COLUMNS, REPEATS, SliceDataset, check_store, read_store, read_table
+from chslib.data.slices import (
+    COLUMNS,
+    REPEATS,
+    SliceBatches,
+    SliceDataset,
+    check_store,
+    read_store,
+    read_table,
+)
+from chslib.train import EpochShuffle
 
 FIRST, SECOND = "coronacases_0_0", "coronacases_0_1"
 
@@ -368,6 +378,25 @@ def test_oblong_slices_are_told(store):
             redraw(store, kind, lambda p: np.pad(p, ((0, 8), (0, 0))), name=row["slice_id"])
     (problem,) = check_store(store)
     assert "72x64; expected square" in problem
+
+
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_batches_are_those_of_a_data_loader(tiny_store, shuffled):
+    dataset = SliceDataset(
+        read_store(tiny_store, size=16, progress=False), target="infection", indices=np.arange(1, 12)
+    )
+    sampler = EpochShuffle(len(dataset), seed=3) if shuffled else None
+    batches = SliceBatches(dataset, batch_size=4, sampler=sampler)
+    assert len(batches) == 3
+    for epoch in range(2):
+        if sampler:
+            sampler.set_epoch(epoch)
+        theirs = list(DataLoader(dataset, batch_size=4, sampler=sampler))
+        ours = list(batches)
+        assert [len(image) for image, _ in ours] == [4, 4, 3]
+        for (image, mask), (image_, mask_) in zip(ours, theirs, strict=True):
+            assert torch.equal(image, image_) and torch.equal(mask, mask_)
+            assert image.dtype == mask.dtype == torch.float32
 
 
 def test_good_flags_duplicates_links_and_further_columns_are_no_problem(store):

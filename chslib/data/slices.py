@@ -7,6 +7,7 @@ The phantom, the official downloads and prepared real slices all end in this for
 import hashlib
 import os
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import pandas as pd
 import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Sampler, SequentialSampler
 from tqdm import tqdm
 
 COLUMNS = ("slice_id", "source", "volume", "patient", "slice_index", "ct", "lung", "infection")
@@ -318,3 +319,40 @@ class SliceDataset(Dataset):
     def __getitem__(self, item: int) -> tuple[Tensor, Tensor]:
         i = self.indices[item]
         return torch.from_numpy(self.inputs[i]).float() / 255, torch.from_numpy(self.masks[i]).float()
+
+
+class SliceBatches:
+    """Batches of a `SliceDataset` from bytes that lie on the device for good.
+
+    A quarter of the memory of floats, no worker processes, and nothing is moved in a step but the
+    rows' numbers: a loader that fetched slice by slice from main memory would starve a GPU.
+
+    Args:
+        dataset: whose slices; the same values come out as from ``torch.utils.data.DataLoader``.
+        batch_size: slices a batch; the last one may be smaller.
+        sampler: the order, over ``range(len(dataset))``; the dataset's own if None.
+        device: where the slices lie.
+    """
+
+    def __init__(
+        self,
+        dataset: SliceDataset,
+        *,
+        batch_size: int,
+        sampler: Sampler[int] | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.batch_size = batch_size
+        # Lightning tells the sampler its epoch, and asks for both attributes of a DataLoader.
+        self.sampler, self.batch_sampler = SequentialSampler(dataset) if sampler is None else sampler, None
+        self.images, self.masks = (
+            torch.from_numpy(np.ascontiguousarray(part[dataset.indices])).to(device)
+            for part in (dataset.inputs, dataset.masks)
+        )
+
+    def __len__(self) -> int:
+        return -(-len(self.images) // self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for rows in torch.tensor(list(self.sampler), device=self.images.device).split(self.batch_size):
+            yield self.images[rows].float() / 255, self.masks[rows].float()
