@@ -77,9 +77,9 @@ endif
 
 # ---- the rest ----------------------------------------------------------------------------------
 
-# The book of the committed notebooks.
+# The book of the committed notebooks; REPOSITORY=OWNER/NAME adds buttons for Colab and Binder.
 book: $(STAMP)
-	@$(PY) book/build.py --out _build/committed
+	@$(PY) book/build.py --out _build/committed $(if $(REPOSITORY),--repository $(REPOSITORY)) $(if $(BRANCH),--branch $(BRANCH))
 
 test: $(STAMP)
 	$(PY) -m pytest

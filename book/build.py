@@ -1,14 +1,18 @@
 """Build the book: stage its pages, put freshly executed notebooks in place, run Jupyter Book.
 
     python book/build.py --out _build/smoke --executed _build/smoke/notebooks
+    python book/build.py --out _build/committed --repository OWNER/NAME
 
 The committed notebooks are copied, never written to. An executed notebook with the name of a page
 replaces that page; one named <page>_<words>.ipynb (05_training_lungs.ipynb) becomes a page below
-it, titled by its words. Jupyter Book runs with its warnings as errors, since without that a
-failing page leaves the exit status at 0. The last line printed is the path of index.html.
+it, titled by its words. With the repository's address, notebooks get buttons for Colab and Binder.
+Jupyter Book runs with its warnings as errors, since without that a failing page leaves the exit
+status at 0. The last line printed is the path of index.html.
 """
 
 import argparse
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -18,6 +22,11 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
+STATIC, STATUS = Path("book/_static"), Path("book/status.md")
+sys.path.insert(0, str(ROOT))  # chslib is this checkout's
+sys.path.append(str(ROOT / "book"))
+
+from run_status import fill_status  # noqa: E402
 
 
 def read_toc(source: Path) -> dict[str, Any]:
@@ -46,20 +55,50 @@ def page_path(source: Path, page: str) -> Path:
     raise FileNotFoundError(f"_toc.yml lists {page}, but {source / page} exists neither as .ipynb nor as .md")
 
 
-def stage(source: Path, target: Path, executed: Path | None = None) -> dict[str, Any]:
+def configure(config: dict[str, Any], sources: dict[str, str], repository: str, branch: str) -> None:
+    """Add what only a build knows to the content of _config.yml: what its buttons open.
+
+    Args:
+        sources: page made by a run -> the committed page that it was made from.
+        repository: OWNER/NAME on GitHub; empty: no buttons.
+
+    Raises:
+        ValueError: `repository` is neither.
+    """
+    if not repository:
+        return
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
+        raise ValueError(
+            f"repository {repository!r}; expected OWNER/NAME, as in https://github.com/OWNER/NAME"
+        )
+    config["repository"] = {"url": f"https://github.com/{repository}", "branch": branch}
+    config["html"]["use_repository_button"] = True
+    config["launch_buttons"] = {
+        "notebook_interface": "jupyterlab",
+        "colab_url": "https://colab.research.google.com",
+        "binderhub_url": "https://mybinder.org",
+    }
+    config["sphinx"]["config"]["launch_sources"] = sources
+
+
+def stage(
+    source: Path, target: Path, executed: Path | None = None, *, repository: str = "", branch: str = "main"
+) -> dict[str, Any]:
     """Copy the book's sources into `target`, anew, with executed notebooks in place.
 
     Args:
         source: the repository's root.
         target: folder to write; whatever an earlier build left there is removed.
         executed: folder of executed notebooks, or None for the committed ones.
+        repository, branch: see `configure`.
 
     Returns:
         The staged table of contents.
 
     Raises:
         FileNotFoundError: a page that the table of contents lists, or `executed`, is missing.
-        ValueError: an executed notebook belongs to no page, so that it would be lost in silence.
+        ValueError: an executed notebook belongs to no page, so that it would be lost in silence; or
+            `repository` is no OWNER/NAME.
     """
     toc = read_toc(source)
     chapters = entries(toc)
@@ -72,11 +111,15 @@ def stage(source: Path, target: Path, executed: Path | None = None) -> dict[str,
         fresh = sorted(executed.glob("*.ipynb"))
     shutil.rmtree(target, ignore_errors=True)
     bibliographies = [p.relative_to(source) for p in (source / "book").glob("*.bib")]
-    for path in [*files, Path("_config.yml"), *bibliographies]:
+    extensions = [p.relative_to(source) for p in (source / "book").glob("sphinx_*.py")]
+    for path in [*files, *bibliographies, *extensions]:
         (target / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source / path, target / path)
+    if (source / STATIC).is_dir():
+        shutil.copytree(source / STATIC, target / STATIC)
 
     by_name = {Path(entry["file"]).name: entry for entry in chapters}
+    made: dict[str, str] = {}  # page that a run made -> the committed page above it
     for notebook in fresh:
         owners = [n for n in by_name if notebook.stem == n or notebook.stem.startswith(n + "_")]
         if not owners:
@@ -87,7 +130,13 @@ def stage(source: Path, target: Path, executed: Path | None = None) -> dict[str,
         if words := notebook.stem.removeprefix(owner).strip("_"):
             section = {"file": page.as_posix(), "title": words.replace("_", " ").capitalize()}
             by_name[owner].setdefault("sections", []).append(section)
-    (target / "_toc.yml").write_text(yaml.safe_dump(toc, sort_keys=False), encoding="utf-8")
+            made[page.as_posix()] = by_name[owner]["file"]
+    if (target / STATUS).is_file():
+        fill_status(target / STATUS, source=source, staged=target / "notebooks", executed=executed)
+    config = yaml.safe_load((source / "_config.yml").read_text(encoding="utf-8"))
+    configure(config, made, repository, branch)
+    for name, content in (("_toc.yml", toc), ("_config.yml", config)):
+        (target / name).write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
     return toc
 
 
@@ -101,7 +150,9 @@ def build(source: Path, out: Path) -> Path:
     shutil.rmtree(html, ignore_errors=True)  # a failed build must not leave the last one standing
     command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build"]
     options = ["-W", "-n", "--keep-going", "-q", "--path-output", str(out)]
-    subprocess.run([*command, str(source), *options], check=True)
+    # The API pages are of this checkout, whatever chslib is installed.
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    subprocess.run([*command, str(source), *options], env=os.environ | {"PYTHONPATH": path}, check=True)
     return html / "index.html"
 
 
@@ -110,10 +161,20 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder to build in")
     parser.add_argument("--executed", type=Path, help="folder of executed notebooks")
+    parser.add_argument(
+        "--repository", default=os.environ.get("GITHUB_REPOSITORY", ""), metavar="OWNER/NAME",
+        help="on GitHub, for buttons to Colab and Binder; default: GITHUB_REPOSITORY, else none",
+    )  # fmt: skip
+    parser.add_argument(
+        "--branch", help="that the buttons open; default: GITHUB_BASE_REF or GITHUB_REF_NAME, else main"
+    )
     options = parser.parse_args(arguments)
+    # In a pull request GITHUB_REF_NAME is 12/merge, which nothing can open later.
+    names = (options.branch, *map(os.environ.get, ("GITHUB_BASE_REF", "GITHUB_REF_NAME")), "main")
+    branch = next(name for name in names if name)
     out = options.out.resolve()
     try:
-        stage(ROOT, out / "src", options.executed)
+        stage(ROOT, out / "src", options.executed, repository=options.repository, branch=branch)
         index = build(out / "src", out)
     except (FileNotFoundError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -155,6 +155,13 @@ def test_no_page_loads_anything_from_another_host(built: Path) -> None:
     assert {name: urls for name, urls in found.items() if urls} == {}
 
 
+def test_no_style_sheet_loads_anything_from_another_host(built: Path) -> None:
+    loads = re.compile(r"""(?:@import\s*|url\(\s*)["']?(?:https?:)?//[^"')\s]+""")
+    sheets = list(built.rglob("*.css")) + list(built.rglob("*.html"))  # and style elements
+    assert {p.name: found for p in sheets if (found := loads.findall(p.read_text("utf-8")))} == {}
+    assert loads.findall("@import url(https://a.org/x.css); b {src: url('//c.org/d')}")
+
+
 def test_no_page_names_a_path_of_this_machine(built: Path) -> None:
     named = [p.name for p in built.rglob("*.html") if str(ROOT) in p.read_text("utf-8")]
     assert named == []
