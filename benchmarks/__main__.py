@@ -73,7 +73,11 @@ class Parts:
         device = self.options.device
         found = {
             "flops": limits.peak_flops(device=device),
-            "flops_bfloat16": limits.peak_flops(device=device, dtype=torch.bfloat16),
+            **(
+                {"flops_bfloat16": limits.peak_flops(device=device, dtype=torch.bfloat16)}
+                if limits.has_bfloat16(device)
+                else {}
+            ),
             "bandwidth": limits.copy_bandwidth(device=device),
         }
         print("  " + ", ".join(f"{k} {v / 1e9:.0f} G/s" for k, v in found.items()))
@@ -147,7 +151,7 @@ class Parts:
         """CHS-Net, both stages, against the plain U-Net."""
         jobs = [
             self._jobs(network=network, form=form, mode="infer", size=256, batch=4, dtype=dtype)
-            for dtype in ("float32", "bfloat16")
+            for dtype in ("float32", *(["bfloat16"] if limits.has_bfloat16(self.options.device) else []))
             for network, form in (("bu", "fast"), ("chsnet", "fast"), ("chsnet", "folded"), ("bu", "folded"))
             if dtype == "float32" or form == "folded"
         ]
@@ -265,6 +269,7 @@ PARTS = (
     "inference",
     "growth",
     "peers",
+    "gpu",
     "quality",
 )
 

@@ -26,6 +26,11 @@ def peak_flops(*, device: str = "cpu", dtype: torch.dtype = torch.float32, side:
     return 2 * side**3 / best_of(lambda: torch.mm(a, b, out=out), device=device)
 
 
+def has_bfloat16(device: str) -> bool:
+    """Whether the hardware multiplies in bfloat16; without, a product takes minutes in emulation."""
+    return device == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
 def copy_bandwidth(*, device: str = "cpu", megabytes: int = 512) -> float:
     """Bytes a second, read and written, of a copy too large for any cache."""
     source = torch.rand(megabytes * 2**20 // 4, device=device)
