@@ -1,11 +1,11 @@
 """One run: read the slices, fit (or resume), evaluate, write its record (Sec. 4.2).
 
 The recipe: Adam at 1e-3 on the loss of Eq. 15, early stopping on the validation loss, no
-augmentation (register rows 11 and 12). The second stage sees what the first predicts
+augmentation (register rows 11 and 12); rows beyond it have `chslib.recipe`. The second stage sees what the first predicts
 (Sec. 4.3; register row 9). Mixed precision (bfloat16) on a GPU, float32 on a CPU.
 
-A checkpoint is written behind each epoch. The order of the slices depends on the seed and the
-epoch alone and nothing else is random, so a run that is killed anywhere and started again
+A checkpoint is written behind each epoch. The order of the slices (and what augmentation draws)
+depends on the seed and the epoch alone and nothing else is random, so a run that is killed anywhere and started again
 repeats at most one epoch and ends with the same weights.
 """
 
@@ -42,25 +42,33 @@ from chslib.metrics import COUNTS, confusion, evaluate, scores
 from chslib.network import ARMS, build_network, contour_map, count_parameters
 from chslib.peers import PEERS, build_peer
 from chslib.profiles import Profile, get_profile
+from chslib.recipe import RECIPES, AveragedWeights, cosine
 from chslib.runlog import digest, environment, write_json
 
 SCHEMA = 2  # of a run record; 1 had no digest and no evaluation
 
 
 class EpochShuffle(Sampler[int]):
-    """A fresh order each epoch, fixed by (seed, epoch): what makes a resumed run an unbroken one."""
+    """A fresh order each epoch, fixed by (seed, epoch): what makes a resumed run an unbroken one.
 
-    def __init__(self, length: int, *, seed: int) -> None:
-        self.length, self.seed, self.epoch = length, seed, 0
+    Args:
+        length: slices; an epoch has each of them `passes` times.
+        seed: of the order.
+        passes: over all slices, each in an order of its own.
+    """
+
+    def __init__(self, length: int, *, seed: int, passes: int = 1) -> None:
+        self.length, self.seed, self.passes, self.epoch = length, seed, passes, 0
 
     def set_epoch(self, epoch: int) -> None:  # called by Lightning
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.length
+        return self.length * self.passes
 
     def __iter__(self) -> Iterator[int]:
-        return iter(np.random.default_rng([self.seed, self.epoch]).permutation(self.length).tolist())
+        drawn = np.random.default_rng([self.seed, self.epoch])
+        return iter(np.concatenate([drawn.permutation(self.length) for _ in range(self.passes)]).tolist())
 
 
 def _not_finite(where: str) -> ValueError:
@@ -77,7 +85,8 @@ def training_loss(network: nn.Module, image: Tensor, mask: Tensor) -> Tensor:
 
 
 class SegmentationTask(L.LightningModule):
-    """A network with its loss (Eq. 15, or a peer's own) and optimiser (register row 11)."""
+    """A network with its loss (Eq. 15, or a peer's own), optimiser (register row 11) and, beyond the
+    paper's recipe, schedule."""
 
     def __init__(self, network: nn.Module, *, learning_rate: float, config: dict[str, Any]) -> None:
         super().__init__()
@@ -108,8 +117,11 @@ class SegmentationTask(L.LightningModule):
         self.counts.clear()
         self.log("val_dsc", dsc, prog_bar=True)
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.Adam(self.parameters(), lr=self.learning_rate)
+    def configure_optimizers(self) -> torch.optim.Optimizer | dict[str, Any]:
+        adam = torch.optim.Adam(self.parameters(), lr=self.learning_rate)
+        if "schedule" not in self.config:
+            return adam
+        return cosine(adam, steps=int(self.trainer.estimated_stepping_batches))
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         checkpoint["config"] = self.config
@@ -166,7 +178,7 @@ def keep_freed_memory() -> bool:
 
 def run_config(run: Run, profile: Profile, network: nn.Module) -> dict[str, Any]:
     """Everything that decides a run's numbers, apart from data and code; part of its record."""
-    return {
+    config = {
         **asdict(run),
         "profile": profile.name,
         "size": profile.size,
@@ -180,6 +192,9 @@ def run_config(run: Run, profile: Profile, network: nn.Module) -> dict[str, Any]
         "widths": list(network.widths),
         "parameters": count_parameters(network),
     }
+    if run.recipe:
+        config |= {"passes": profile.beyond_passes, **RECIPES[run.recipe].config()}
+    return config
 
 
 def make_network(run: Run, profile: Profile) -> nn.Module:
@@ -264,6 +279,8 @@ def _fit(
     best = ModelCheckpoint(filename="best-{epoch:03d}", monitor="val_loss", **files)
     every = ModelCheckpoint(filename="last", **files)  # save_last=True would wait for the next best one
     stopping = Stopping(monitor="val_loss", patience=profile.patience, check_on_train_epoch_end=True)
+    recipe = RECIPES[run.recipe] if run.recipe else None
+    averaged = AveragedWeights(recipe.decay) if recipe else None
     with warnings.catch_warnings():
         # One process a run: a cluster's srun has nothing to launch.
         warnings.filterwarnings("ignore", message=".*`srun` command is available.*")
@@ -277,6 +294,7 @@ def _fit(
                 stopping,
                 best,
                 every,
+                *([averaged] if averaged else []),
                 *([TQDMProgressBar(refresh_rate=5)] if progress else []),
             ],
             enable_progress_bar=progress,
@@ -302,9 +320,11 @@ def _fit(
                 f"Delete {folder} to train anew, or rerun with the settings that wrote it."
             )
         print(f"resuming {run.name} from {last}")
-    sampler = EpochShuffle(len(datasets["train"]), seed=run.seed)
+    passes = profile.beyond_passes if recipe else 1
+    sampler = EpochShuffle(len(datasets["train"]), seed=run.seed, passes=passes)
+    change = recipe and (lambda epoch: recipe.augmentation.of_epoch(seed=run.seed, epoch=epoch))
     batches = {"batch_size": profile.batch_size, "device": trainer.strategy.root_device}
-    train = SliceBatches(datasets["train"], sampler=sampler, **batches)
+    train = SliceBatches(datasets["train"], sampler=sampler, change=change, **batches)
     validation = SliceBatches(datasets["validation"], **batches)
     with warnings.catch_warnings():
         # Lightning's own use of a deprecated torch name.
@@ -323,7 +343,11 @@ def _fit(
         raise FileNotFoundError(
             f"{kept} is missing, the best epoch of {run.name}; delete {folder} and train anew."
         )
-    task.load_state_dict(torch.load(kept, map_location="cpu", weights_only=True)["state_dict"])
+    checkpoint = torch.load(kept, map_location="cpu", weights_only=True)
+    if averaged:
+        task.network.load_state_dict(averaged.of_checkpoint(checkpoint))
+    else:
+        task.load_state_dict(checkpoint["state_dict"])
     return {
         "epochs": len(history.epochs),
         "best_epoch": best_epoch,

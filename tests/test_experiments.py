@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from dataclasses import asdict
 
 import pytest
 
@@ -20,9 +21,11 @@ from chslib.experiments import (
     run_name,
     run_state,
 )
+from chslib.ledger import paper_numbers
 from chslib.network import ARMS, CASCADES
 from chslib.peers import PEERS
 from chslib.profiles import PROFILES, check_inputs, get_profile
+from chslib.recipe import RECIPES
 
 TABLES = {  # rows of each table, and whether its network is a cascade
     "Table 2": (1, True), "Table 3": (6, False), "Table 4": (4, False), "Table 5": (4, True),
@@ -33,7 +36,7 @@ def test_every_run_has_a_name_of_its_own_and_known_settings():
     for name, run in RUNS.items():
         assert run.name == name and (run.arm in ARMS or run.arm in PEERS) and run.target in TARGETS
         assert run.protocol in PROTOCOLS and 0 <= run.fold < FOLDS and run.cascade in (*CASCADES, "truth")
-    trainings = {(r.arm, r.target, r.protocol, r.fold, r.seed, r.first_stage, r.cascade, str(r.network))
+    trainings = {(r.arm, r.target, r.protocol, r.fold, r.seed, r.first_stage, r.cascade, str(r.network), r.recipe)
                  for r in RUNS.values()}  # fmt: skip
     assert len(trainings) == len(RUNS), "one training has two names; make one an alias"
 
@@ -60,8 +63,25 @@ def test_a_second_stage_is_fed_by_a_first_of_the_same_split_and_a_direct_run_by_
             if not run.name.startswith("alt-concat"):
                 assert (first.arm, first.network) == (run.arm, run.network)
         elif run.target == "infection":
-            assert run.name.startswith(("table3-", "table4-", "alt-truth-"))
+            assert run.name.startswith(("table3-", "table4-", "alt-truth-", "beyond-"))
     assert RUNS["alt-truth-infection"].cascade == "truth"
+
+
+def test_what_is_beyond_the_paper_s_recipe_answers_no_number_of_the_paper_and_comes_last():
+    beyond = {name for name, run in RUNS.items() if run.recipe}
+    assert beyond == {name for name in RUNS if name.startswith("beyond-")} and len(beyond) == 2 * len(
+        SETTINGS
+    )
+    assert not beyond & set(paper_numbers()["run"]) and not beyond & set(ALIASES.values())
+    rules = " ".join(paper_numbers()["rule"])
+    assert "beyond" not in rules
+    for scope in ("rows", "all"):
+        names = campaign(scope)
+        last = [name for name in names if name in beyond]
+        assert last and names[-len(last) :] == last and "patient" in last[0]
+    assert not beyond & set(campaign("headline"))
+    assert all(("recipe" in asdict(run)) == (name in beyond) for name, run in RUNS.items())
+    assert {RUNS[name].recipe for name in beyond} <= set(RECIPES)
 
 
 def test_rows_that_are_one_training_share_it():

@@ -24,9 +24,11 @@ from chslib.experiments import RUNS, State, get_run, run_state
 from chslib.metrics import SCORES, confusion, evaluate
 from chslib.network import RAIUNet, contour_map, count_parameters
 from chslib.profiles import PROFILES, Profile
+from chslib.recipe import RECIPES, AveragedWeights, cosine
+from chslib.records import read_record
 from chslib.runlog import digest
 
-FIRST, SECOND = "table2-lungs", "table2-infection"
+FIRST, SECOND, BEYOND = "table2-lungs", "table2-infection", "beyond-unet"
 TINY = Profile(
     name="tiny",
     size=32,
@@ -36,7 +38,7 @@ TINY = Profile(
     max_epochs={"lungs": 3, "infection": 2},
     worth="nothing",
 )
-# Trains the first stage, and kills itself without warning in the second step of the second epoch.
+# Trains a run, and kills itself without warning in the second step of the second epoch.
 DRIVER = """
 import os, signal, sys
 from chslib import train
@@ -73,7 +75,7 @@ def run(name: str, folder: Path, slices: Path) -> dict:
 def trained(tiny_profile, tiny_store, tmp_path_factory) -> SimpleNamespace:
     """Both stages, unbroken; tests read the folder only."""
     folder = tmp_path_factory.mktemp("trained")
-    records = {name: run(name, folder, tiny_store) for name in (FIRST, SECOND)}
+    records = {name: run(name, folder, tiny_store) for name in (FIRST, SECOND, BEYOND)}
     return SimpleNamespace(folder=folder, records=records)
 
 
@@ -212,23 +214,24 @@ def test_a_record_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
 # ---- killed and started again ------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("name", [FIRST, BEYOND])
 def test_a_killed_run_started_again_ends_with_the_weights_of_an_unbroken_one(
-    trained, tiny_store, tmp_path, capsys
+    name, trained, tiny_store, tmp_path, capsys
 ):
     paths = {key: str(tmp_path / key) for key in ("results", "runs")}
     driver = tmp_path / "driver.py"
     driver.write_text(
-        DRIVER.format(profile=dataclasses.asdict(TINY), run=FIRST, slices=str(tiny_store), **paths)
+        DRIVER.format(profile=dataclasses.asdict(TINY), run=name, slices=str(tiny_store), **paths)
     )
     killed = subprocess.run([sys.executable, driver], capture_output=True, text=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
-    folder = tmp_path / "runs" / "tiny" / FIRST
+    folder = tmp_path / "runs" / "tiny" / name
     assert (folder / "last.ckpt").is_file() and not (folder / "weights.pt").exists()
     assert not (tmp_path / "results").exists()
 
-    record, unbroken = run(FIRST, tmp_path, tiny_store), trained.records[FIRST]
-    assert f"resuming {FIRST}" in capsys.readouterr().out
-    ours, theirs = weights_of(tmp_path, FIRST), weights_of(trained.folder, FIRST)
+    record, unbroken = run(name, tmp_path, tiny_store), trained.records[name]
+    assert f"resuming {name}" in capsys.readouterr().out
+    ours, theirs = weights_of(tmp_path, name), weights_of(trained.folder, name)
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[k], theirs[k]) for k in ours)
     for key in ("weights_sha256", "test", "slices", "config", "data"):
         assert record[key] == unbroken[key], key
@@ -265,6 +268,69 @@ def test_the_order_of_slices_is_fixed_by_seed_and_epoch():
     assert all(sorted(order) == list(range(20)) for order in orders)
     assert len({tuple(order) for order in orders}) == 3
     assert list(train.EpochShuffle(20, seed=2)) != orders[0]
+
+
+# ---- beyond the paper's recipe -----------------------------------------------------------------
+
+
+def test_a_record_beyond_the_paper_s_recipe_says_so_and_one_of_it_does_not(trained):
+    config = trained.records[BEYOND]["config"]
+    assert config["recipe"] == "beyond" and config["passes"] == TINY.beyond_passes == 2
+    assert config["augmentation"]["rotation"] > 0 and "cosine" in config["schedule"]
+    assert config["weight_averaging"]["decay"] == RECIPES["beyond"].decay
+    assert read_record(trained.folder / "results" / "tiny" / f"{BEYOND}.json") == trained.records[BEYOND]
+    for name in (FIRST, SECOND):
+        paper = trained.records[name]["config"]
+        assert paper["augmentation"] is None
+        assert not {"recipe", "passes", "schedule", "weight_averaging"} & set(paper)
+
+
+def test_what_is_kept_is_the_average_of_the_weights_that_validation_saw(trained):
+    folder = trained.folder / "runs" / "tiny" / BEYOND
+    checkpoint = torch.load(next(folder.glob("best-*.ckpt")), weights_only=True)
+    kept, own = weights_of(trained.folder, BEYOND), checkpoint["state_dict"]
+    average = checkpoint["callbacks"]["AveragedWeights"]["average"]
+    assert kept.keys() == average.keys() and all(torch.equal(kept[k], average[k]) for k in kept)
+    differ = {k for k in kept if not torch.equal(kept[k], own[f"network.{k}"])}
+    assert {k for k in kept if k.endswith(("weight", "bias", "running_mean", "running_var"))} <= differ
+    assert not {k for k in differ if k.endswith("num_batches_tracked")}
+
+
+def test_the_average_is_that_of_every_step_and_leaves_training_alone():
+    network = torch.nn.BatchNorm1d(2)
+    task, callback, weights = SimpleNamespace(network=network, device="cpu"), AveragedWeights(decay=0.6), []
+    callback.on_train_start(None, task)
+    for step in range(1, 9):
+        with torch.no_grad():
+            network.weight.fill_(step)
+            network.num_batches_tracked.fill_(step)
+        callback.on_train_batch_end(SimpleNamespace(global_step=step), task, None, None, step)
+        weights.append((step, min(0.6, (1 + step) / (10 + step))))
+    expected = 1.0
+    for value, decay in weights:
+        expected = decay * expected + (1 - decay) * value
+    callback.on_validation_start(None, task)
+    assert torch.allclose(network.weight, torch.tensor(expected)) and expected < 8
+    assert network.num_batches_tracked == 8
+    callback.on_validation_end(None, task)
+    assert torch.equal(network.weight, torch.full((2,), 8.0))
+
+
+def test_the_learning_rate_falls_to_nothing_in_a_cosine(trained):
+    folder = trained.folder / "runs" / "tiny" / BEYOND
+    last = torch.load(folder / "last.ckpt", weights_only=True)
+    epochs = TINY.max_epochs["infection"]
+    steps = epochs * -(-2 * trained.records[BEYOND]["data"]["split"]["train"]["slices"] // TINY.batch_size)
+    assert last["global_step"] == last["lr_schedulers"][0]["last_epoch"] == steps
+    assert last["optimizer_states"][0]["param_groups"][0]["lr"] == pytest.approx(0, abs=1e-9)
+    adam = torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))], lr=0.2)
+    schedule = cosine(adam, steps=4)["lr_scheduler"]["scheduler"]
+    rates = [schedule.get_last_lr()[0]]
+    for _ in range(4):
+        adam.step()
+        schedule.step()
+        rates.append(schedule.get_last_lr()[0])
+    assert rates == pytest.approx([0.2, 0.1 + 0.1 / 2**0.5, 0.1, 0.1 - 0.1 / 2**0.5, 0])
 
 
 # ---- the second stage --------------------------------------------------------------------------

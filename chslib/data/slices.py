@@ -7,7 +7,7 @@ The phantom, the official downloads and prepared real slices all end in this for
 import hashlib
 import os
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -332,6 +332,7 @@ class SliceBatches:
         batch_size: slices a batch; the last one may be smaller.
         sampler: the order, over ``range(len(dataset))``; the dataset's own if None.
         device: where the slices lie.
+        change: given the sampler's epoch, what is done to each batch of it, see `chslib.augment`.
     """
 
     def __init__(
@@ -341,8 +342,9 @@ class SliceBatches:
         batch_size: int,
         sampler: Sampler[int] | None = None,
         device: torch.device | str = "cpu",
+        change: Callable[[int], Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]] | None = None,
     ) -> None:
-        self.batch_size = batch_size
+        self.batch_size, self.change = batch_size, change
         # Lightning tells the sampler its epoch, and asks for both attributes of a DataLoader.
         self.sampler, self.batch_sampler = SequentialSampler(dataset) if sampler is None else sampler, None
         self.images, self.masks = (
@@ -351,8 +353,10 @@ class SliceBatches:
         )
 
     def __len__(self) -> int:
-        return -(-len(self.images) // self.batch_size)
+        return -(-len(self.sampler) // self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        change = self.change(self.sampler.epoch) if self.change else None
         for rows in torch.tensor(list(self.sampler), device=self.images.device).split(self.batch_size):
-            yield self.images[rows].float() / 255, self.masks[rows].float()
+            batch = self.images[rows].float() / 255, self.masks[rows].float()
+            yield change(*batch) if change else batch
