@@ -1,26 +1,31 @@
-"""How far a random slice split gets without learning anything: copy the mask of the nearest slice.
+"""What a random slice split gives away: the mask of the nearest slice, and one patient under both splits.
 
 Neighbouring slices of a scan look alike, and so do their masks. Under the paper's random 70/30 split
 (Sec. 4.2; register row 13) most test slices have a direct neighbour among the training slices, so
 looking up the most similar training slice and copying its mask already scores. Under the patient
-protocol it cannot.
+protocol it cannot. `patient_scores` and `paired` set a network's scores of a patient under the one
+beside those under the other.
 """
 
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 
 from chslib.data.slices import TARGETS, SliceStore, read_store
 from chslib.data.splits import FOLDS, Split, leaks, make_split, persons
-from chslib.metrics import COUNTS, confusion, evaluate
+from chslib.metrics import COUNTS, confusion, evaluate, scores
+from chslib.records import Record, _patients_of
 from chslib.runlog import digest, environment, write_json
 
 SEEDS = (0, 1, 2)
+RESAMPLES, CONFIDENCE = 5000, 0.95
 THUMBNAIL = 32  # pixels: enough to tell slices apart, too few to see an infection
 RECORD = "nearest-slice.json"
 
@@ -85,6 +90,74 @@ def read_leakage(path: str | Path) -> dict[str, Any]:
             if set(entry[target]["confusion"]) != set(COUNTS):
                 raise ValueError(f"{path} is not a record of this module; write it anew.")
     return record
+
+
+def interval(draws: np.ndarray) -> tuple[float, float]:
+    """What holds the middle 95 % of bootstrap draws."""
+    tail = 50 * (1 - CONFIDENCE)
+    low, high = np.percentile(draws, [tail, 100 - tail])
+    return float(low), float(high)
+
+
+def slices_of_patients(record: Record) -> dict[str, np.ndarray]:
+    """Counts of each patient's test slices, (slices, 4) with columns as `COUNTS`.
+
+    Raises:
+        ValueError: slices whose names do not tell their patients.
+    """
+    owners = _patients_of([row[0] for row in record["slices"]], record["data"]["split"]["test"]["patients"])
+    if owners is None:
+        raise ValueError(
+            f"{record['run']}: its slices' names do not begin with their patients' names; expected "
+            "such as coronacases_001_080 of coronacases_001."
+        )
+    counts = np.array([row[1:] for row in record["slices"]])
+    return {patient: counts[np.array(owners) == patient] for patient in sorted(set(owners))}
+
+
+def patient_scores(records: Sequence[Record], *, seed: int = 0) -> pd.DataFrame:
+    """DSC of each patient over all test slices of some records, seeds or folds of one run.
+
+    Returns:
+        By patient: dsc, of the pooled pixels; low, high, a 95 % interval from its resampled slices
+        (NaN for one slice; neighbours are alike, so it is rather too narrow); slices; infected, the
+        pixels of truth.
+    """
+    counts: dict[str, list[np.ndarray]] = {}
+    for record in records:
+        for patient, rows in slices_of_patients(record).items():
+            counts.setdefault(patient, []).append(rows)
+    rng, rows = np.random.default_rng(seed), {}
+    for patient in sorted(counts):
+        each = np.concatenate(counts[patient])
+        drawn = rng.multinomial(len(each), np.full(len(each), 1 / len(each)), size=RESAMPLES) @ each
+        low, high = interval(scores(drawn)["dsc"]) if len(each) > 1 else (np.nan, np.nan)
+        rows[patient] = {
+            "dsc": float(scores(each.sum(0))["dsc"]), "low": low, "high": high,
+            "slices": len(each), "infected": int(each[:, [0, 2]].sum()),
+        }  # fmt: skip
+    columns = ["dsc", "low", "high", "slices", "infected"]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
+
+
+def paired(seen: pd.Series, new: pd.Series, *, seed: int = 0) -> pd.DataFrame:
+    """Means over the patients that two protocols share, and of what each loses, with 95 % intervals.
+
+    Args:
+        seen, new: DSC by patient, under random slices and where the patient was held out.
+
+    Returns:
+        Rows "random slices", "new patients" and "lost": mean, low, high (of resampled patients;
+        NaN for one), patients. Percentile intervals of few patients are too narrow.
+    """
+    both = pd.concat({"random slices": seen, "new patients": new}, axis=1, sort=True).dropna()
+    both["lost"] = both["random slices"] - both["new patients"]
+    drawn = np.random.default_rng(seed).integers(max(len(both), 1), size=(RESAMPLES, len(both)))
+    rows = {}
+    for name, values in both.items():
+        low, high = interval(values.to_numpy()[drawn].mean(1)) if len(both) > 1 else (np.nan, np.nan)
+        rows[name] = {"mean": values.mean(), "low": low, "high": high, "patients": len(both)}
+    return pd.DataFrame(rows).T.astype({"patients": int})
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -3,15 +3,21 @@
     weights/<profile>/<run>.safetensors   every tensor of the network, float16 (counters as they are)
     weights/<profile>/<run>.json          sha256, how to build and feed it, the run's record, licence
 
+    python -m chslib.pretrained list
+    python -m chslib.pretrained export table2-infection-patient-fold0 --profile cpu
+
 They were trained on data for non-commercial research, and are for research only, not for clinical use.
 """
 
+import argparse
 import hashlib
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -137,3 +143,72 @@ def load_pretrained(name: str, *, folder: str | Path = FOLDER) -> nn.Module:
         lungs = load_pretrained(f"{sidecar['profile']}/{run.first_stage}", folder=folder)
         network = CHSNet(lungs=lungs, infection=network, cascade=run.cascade)
     return network.eval()
+
+
+@torch.inference_mode()
+def segment(network: nn.Module, ct: np.ndarray, *, batch_size: int = 16) -> dict[str, np.ndarray]:
+    """Masks of slices by a network of `load_pretrained`: float32, no mixed precision.
+
+    Args:
+        network: a cascade, or one network.
+        ct: uint8 (S, H, W), prepared as the sidecar says; sides that divide by 16.
+
+    Returns:
+        uint8 (S, H, W) of 0 and 1: "lungs" and "infection" of a cascade, "mask" of one network.
+
+    Raises:
+        ValueError: slices of another shape or type.
+    """
+    if ct.ndim != 3 or ct.dtype != np.uint8:
+        raise ValueError(
+            f"ct is {ct.dtype} of shape {ct.shape}; expected uint8 (S, H, W), grey values 0..255."
+        )
+    found: dict[str, list[Tensor]] = {}
+    for start in range(0, len(ct), batch_size):
+        out = network(torch.from_numpy(ct[start : start + batch_size, None]).float() / 255)
+        masks = {"mask": out} if isinstance(out, Tensor) else {"lungs": out.lungs, "infection": out.infection}
+        for what, logits in masks.items():
+            found.setdefault(what, []).append(logits[:, 0] > 0)
+    return {what: torch.cat(parts).numpy().astype(np.uint8) for what, parts in found.items()}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """`python -m chslib.pretrained list` and `export RUN`."""
+    parser = argparse.ArgumentParser(prog="python -m chslib.pretrained", description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    for command in (commands.add_parser("list", help="the weights that are there"),
+                    commands.add_parser("export", help="write a run's weights, those of its first stage first")):  # fmt: skip
+        command.add_argument("--weights", default=FOLDER, help="their folder (%(default)s)")
+    export = commands.choices["export"]
+    export.add_argument("run", help="a name of the grid; python -m chslib.experiments list shows them")
+    export.add_argument("--profile", default="cpu")
+    export.add_argument("--results", default="results")
+    export.add_argument("--runs", default="runs")
+    options = parser.parse_args(arguments)
+    try:
+        if options.command == "list":
+            print("\n".join(available(options.weights)))
+        else:
+            _export(options)
+    except (ValueError, FileNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _export(options: argparse.Namespace) -> None:
+    """A second stage loads as its cascade, so its first stage is exported with it."""
+    from chslib.experiments import get_run
+
+    run = get_run(options.run)
+    for name in [run.first_stage, run.name] if run.first_stage else [run.name]:
+        path = export_weights(
+            name, profile=options.profile, results=options.results, runs=options.runs, folder=options.weights
+        )
+        print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+    size = sum(p.stat().st_size for p in Path(options.weights).rglob("*") if p.is_file()) / 1e6
+    print(f"{size:.1f} MB in {options.weights}; the repository holds less than 20 MB")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -4,11 +4,22 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from chslib.data.slices import SliceStore, read_store
 from chslib.data.splits import Split, make_split
-from chslib.leakage import RECORD, copied_masks, leakage_record, main, nearest_slices, read_leakage
+from chslib.leakage import (
+    RECORD,
+    copied_masks,
+    leakage_record,
+    main,
+    nearest_slices,
+    paired,
+    patient_scores,
+    read_leakage,
+    slices_of_patients,
+)
 from chslib.records import KNOWN_DATA
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -67,3 +78,40 @@ def test_the_committed_record_is_of_the_real_slices_and_of_a_commit():
     record = read_leakage(ROOT / "results" / RECORD)
     assert record["data"]["fingerprint"] in KNOWN_DATA and record["size"] == 128
     assert not record["commit"].endswith("modified")
+
+
+# ---- one patient under both protocols ----------------------------------------------------------
+
+
+def record_of(slices: list[list]) -> dict:
+    patients = sorted({row[0].rsplit("_", 1)[0] for row in slices})
+    return {"run": "table2-infection", "slices": slices, "data": {"split": {"test": {"patients": patients}}}}
+
+
+def test_a_patient_s_score_is_of_all_its_slices_of_all_seeds():
+    first = record_of([["a_0", 6, 2, 2, 90], ["b_0", 1, 0, 9, 90], ["a_1", 0, 0, 4, 96]])
+    second = record_of([["a_2", 10, 0, 0, 90]])
+    table = patient_scores([first, second])
+    assert table.index.tolist() == ["a", "b"] and table["slices"].tolist() == [3, 1]
+    assert (
+        table.loc["a", "dsc"] == pytest.approx(2 * 16 / (2 * 16 + 2 + 6)) and table.loc["a", "infected"] == 22
+    )
+    assert 0 <= table.loc["a", "low"] < table.loc["a", "dsc"] < table.loc["a", "high"] <= 1
+    assert table.loc["b", ["low", "high"]].isna().all(), "one slice has no spread to resample"
+    assert slices_of_patients(first)["a"].tolist() == [[6, 2, 2, 90], [0, 0, 4, 96]]
+    assert patient_scores([]).empty
+    first["data"]["split"]["test"]["patients"] = ["c"]
+    with pytest.raises(ValueError, match="do not begin with their patients' names"):
+        patient_scores([first])
+
+
+def test_protocols_are_compared_over_the_patients_they_share():
+    seen = pd.Series({"a": 0.9, "b": 0.8, "c": 0.1})
+    new = pd.Series({"b": 0.5, "a": 0.7, "d": 0.0})
+    table = paired(seen, new)
+    assert table["patients"].tolist() == [2, 2, 2]
+    assert table["mean"].tolist() == pytest.approx([0.85, 0.6, 0.25])
+    assert table.loc["lost", ["low", "high"]].tolist() == pytest.approx([0.2, 0.3])
+    one = paired(seen[["a"]], new)
+    assert one.loc["lost", "mean"] == pytest.approx(0.2) and one[["low", "high"]].isna().all(axis=None)
+    assert paired(seen[["c"]], new)["patients"].tolist() == [0, 0, 0]

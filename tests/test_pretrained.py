@@ -14,7 +14,7 @@ from chslib.data.phantom import make_volume
 from chslib.experiments import get_run
 from chslib.metrics import confusion, scores
 from chslib.network import CHSNet, RAIUNet
-from chslib.pretrained import FOLDER, available, export_weights, load_pretrained, read_weights
+from chslib.pretrained import FOLDER, available, export_weights, load_pretrained, main, read_weights, segment
 from chslib.profiles import get_profile
 from chslib.train import make_network
 
@@ -79,13 +79,9 @@ def test_real_slices_give_the_record_s_value():
     of = {name: row for row, name in enumerate(store.table["slice_id"])}
     chosen = record["slices"][::4][:100]
     rows = [of[entry[0]] for entry in chosen]
-    network, counts = load_pretrained("cpu/table2-infection"), []
-    with torch.inference_mode():
-        for k in range(0, len(rows), 10):
-            some = rows[k : k + 10]
-            out = network(torch.from_numpy(store.ct[some, None]).float() / 255)
-            counts.append(confusion(out.infection > 0, torch.from_numpy(store.infection[some, None])))
-    ours = float(scores(np.concatenate(counts).sum(0))["dsc"])
+    found = segment(load_pretrained("cpu/table2-infection"), store.ct[rows])["infection"]
+    counts = confusion(torch.from_numpy(found), torch.from_numpy(store.infection[rows]))
+    ours = float(scores(counts.sum(0))["dsc"])
     assert ours == pytest.approx(float(scores(np.sum([e[1:] for e in chosen], 0))["dsc"]), abs=0.005)
 
 
@@ -149,3 +145,44 @@ def test_what_is_exported_comes_back_to_half_precision(tmp_path):
     for (name, a), b in zip(network.state_dict().items(), loaded.state_dict().values(), strict=True):
         assert torch.allclose(a.float(), b.float(), rtol=1e-3, atol=1e-6), name
     assert [p for p in (tmp_path / "out").rglob("*") if p.name.endswith(".part")] == []
+
+
+def test_slices_become_masks_of_both_stages_whatever_the_batch():
+    ct = (phantom_slices()[0][:3, 0] * 255).byte().numpy()
+    network = load_pretrained("cpu/table2-infection")
+    found, again = segment(network, ct, batch_size=2), segment(network, ct, batch_size=3)
+    assert set(found) == {"lungs", "infection"} and found["lungs"].any()
+    for what, masks in found.items():
+        assert masks.shape == ct.shape and masks.dtype == np.uint8 and set(np.unique(masks)) <= {0, 1}
+        assert (masks == again[what]).mean() > 0.999
+    alone = segment(load_pretrained("cpu/table2-lungs"), ct, batch_size=2)
+    assert np.array_equal(alone["mask"], found["lungs"])
+    with pytest.raises(ValueError, match=r"ct is float32 of shape .*expected uint8 \(S, H, W\)"):
+        segment(network, ct.astype(np.float32))
+
+
+def test_the_command_exports_a_second_stage_with_its_first(tmp_path, capsys):
+    names = ("table2-lungs-patient-fold1", "table2-infection-patient-fold1")
+    (tmp_path / "cpu").mkdir()
+    for name in names:
+        network = make_network(get_run(name), get_profile("cpu"))
+        path = tmp_path / "runs" / "cpu" / name / "weights.pt"
+        path.parent.mkdir(parents=True)
+        torch.save(network.state_dict(), path)
+        record = {
+            "config": {"widths": list(network.widths)}, "test": {}, "started": "", "commit": "", "versions": {},
+            "weights_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        }  # fmt: skip
+        (tmp_path / "cpu" / f"{name}.json").write_text(json.dumps(record))
+    where = ["--results", str(tmp_path), "--runs", str(tmp_path / "runs"), "--weights", str(tmp_path / "out")]
+    assert main(["export", names[1], *where]) == 0
+    assert available(tmp_path / "out") == sorted(f"cpu/{name}" for name in names)
+    assert isinstance(load_pretrained(f"cpu/{names[1]}", folder=tmp_path / "out"), CHSNet)
+    assert capsys.readouterr().out.count("safetensors: 3.9 MB") == 2
+    assert main(["list", "--weights", str(tmp_path / "out")]) == 0
+    assert capsys.readouterr().out.split() == sorted(f"cpu/{name}" for name in names)
+    assert main(["export", "table2-lungs", *where]) == 1
+    assert (
+        capsys.readouterr().err.startswith("error: ")
+        and main(["list", "--weights", str(tmp_path / "no")]) == 0
+    )

@@ -1,0 +1,75 @@
+"""The verdict in words: from records alone, whatever of them there is."""
+
+from pathlib import Path
+
+import pytest
+
+from chslib.answers import Ours
+from chslib.explanations import EXPLANATIONS, conclusions, explanations, in_words
+from chslib.leakage import RECORD, read_leakage
+from chslib.ledger import ledger_of
+from chslib.verdicts import VERDICTS
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module")
+def copied() -> dict:
+    return read_leakage(ROOT / "results" / RECORD)
+
+
+@pytest.fixture(scope="module")
+def ours() -> Ours:
+    return Ours(ROOT / "results")
+
+
+def test_every_explanation_has_evidence_or_says_that_it_was_not_measured(ours, copied, tmp_path):
+    for records in (ours, Ours(tmp_path)):
+        table = explanations(records, copied)
+        assert len(table) == len(EXPLANATIONS) and table.index.is_unique
+        assert table["what was measured"].str.len().min() > 0
+        assert not table.apply(lambda column: column.str.contains("nan|None|inf ")).any(axis=None)
+    assert (
+        explanations(Ours(tmp_path), copied)["what was measured"].str.contains("not run|not measured").sum()
+        >= 6
+    )
+
+
+def test_evidence_is_the_records_own(ours, copied):
+    table = explanations(ours, copied)["what was measured"]
+    record = ours.best("table2-infection")[1][0]
+    inside = record["first_stage"]["infection_inside"]["test"]
+    assert f"{inside:.1%} on random slices" in table["infection that the first network cuts off"]
+    pooled = [e["infection"]["pooled"]["dsc"] for e in copied["entries"] if e["protocol"] == "patient"]
+    assert (
+        f"{sum(pooled) / len(pooled):.2f} on new patients"
+        in table["slices of one patient on both sides of the split"]
+    )
+    assert "JI of 0.79" in table["the paper’s numbers themselves"]
+
+
+def test_every_row_and_claim_is_named_once_under_its_verdict(ours):
+    lines = ledger_of(ours)
+    words = in_words(lines)
+    assert list(words) == [verdict for verdict in VERDICTS if verdict in words]
+    dsc = lines[(lines["metric"] == "DSC") & lines["table"].str.fullmatch("Table [2-5]")]
+    claims = lines[lines["kind"] == "claim"]
+    for verdict, texts in words.items():
+        assert len(texts) == (dsc["verdict"] == verdict).sum() + (claims["verdict"] == verdict).sum()
+    assert any(
+        text.startswith("Table 2, CHS-Net, Lungs (0.96, here 0.98")
+        for texts in words.values()
+        for text in texts
+    )
+
+
+def test_conclusions_are_the_ledger_s_and_say_what_was_not_run(ours, tmp_path):
+    lines = ledger_of(ours)
+    lungs, infection, *tables = conclusions(ours, lines)
+    verdict = lines.set_index("id").loc["t2-infection-dsc"]
+    assert verdict["verdict"] in infection and verdict["ours"] in infection and "lungs" in lungs
+    assert [text[:7] for text in tables[:3]] == ["Table 3", "Table 4", "Table 5"]
+    nothing = Ours(tmp_path)
+    empty = conclusions(nothing, ledger_of(nothing))
+    assert len(empty) == 5 and all("not run" in text for text in empty[:2])
+    assert all("fewer than two" in text for text in empty[2:])

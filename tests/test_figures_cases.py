@@ -1,0 +1,87 @@
+"""Confusion matrices from scores, and figures of cases and rows that say what was not run."""
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+
+from chslib.answers import Ours
+from chslib.figures_cases import (
+    implied_shares,
+    infection_rows,
+    plot_confusion,
+    plot_patients,
+    plot_rows,
+    plot_slice_scores,
+    pooled_counts,
+)
+from chslib.leakage import patient_scores
+from chslib.metrics import scores
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module")
+def ours() -> Ours:
+    return Ours(ROOT / "results")
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    yield
+    plt.close("all")
+
+
+def texts(figure) -> list[str]:
+    return [text.get_text() for axis in figure.axes for text in axis.texts]
+
+
+def test_three_scores_give_back_the_matrix_they_were_computed_from():
+    counts = np.array([700, 110, 290, 65_000])
+    score = {k: float(v) for k, v in scores(counts).items()}
+    shares = implied_shares(**{k: score[k] for k in ("precision", "recall", "specificity")})
+    assert np.allclose(shares, counts / counts.sum())
+    with pytest.raises(ValueError, match="specificity 1.0 leave the share of positive pixels open"):
+        implied_shares(precision=0.9, recall=0.9, specificity=1.0)
+
+
+def test_counts_are_added_up_over_seeds_or_folds():
+    records = [{"test": {"confusion": dict(zip(("tp", "fp", "fn", "tn"), row))}} for row in ([1, 2, 3, 4], [10, 20, 30, 40])]  # fmt: skip
+    assert pooled_counts(records).tolist() == [11, 22, 33, 44] and pooled_counts([]) is None
+
+
+def test_a_matrix_shows_shares_of_its_row_of_truth_and_of_all_pixels():
+    figure = plot_confusion(
+        {"infection": {"paper": np.array([3, 1, 1, 15]), "ours": None}}, what={"infection": "infected"}
+    )
+    shown = texts(figure)
+    assert shown[-1] == "not run" and len(shown) == 9
+    assert {"TP 75.0%", "FN 25.0%", "FP 6.2%", "TN 93.8%", "15.00% of all", "75.00% of all"} <= set(shown)
+
+
+def test_a_row_without_a_record_reads_not_run(ours, tmp_path):
+    rows = infection_rows(ours)
+    assert len(rows) == 15 and rows["paper"].notna().all()
+    missing = rows[["slice", "patient"]].isna().all(axis=1).sum()
+    assert texts(plot_rows(rows)).count("not run") == missing
+    assert texts(plot_rows(infection_rows(Ours(tmp_path)))).count("not run") == 15
+
+
+def test_every_test_slice_of_both_protocols_is_a_dot(ours):
+    groups = {p: ours.best("table2-infection", protocol=p)[1] for p in ("slice", "patient")}
+    (axis,) = plot_slice_scores(groups, title="CHS-Net").axes
+    dots = sum(len(line.get_xdata()) for line in axis.lines if line.get_marker() not in ("None", ""))
+    assert dots == sum(len(record["slices"]) for group in groups.values() for record in group)
+    assert texts(plot_slice_scores({"slice": [], "patient": []}, title="CHS-Net")) == ["not run"]
+
+
+def test_a_patient_held_out_stands_beside_itself_and_the_lookup_table(ours):
+    groups = {p: ours.best("table2-infection", protocol=p)[1] for p in ("slice", "patient")}
+    tables = {"CHS-Net": {p: patient_scores(group) for p, group in groups.items()}}
+    lookup = {p: pd.Series({"coronacases_001": 0.5}) for p in ("slice", "patient")}
+    figure = plot_patients(tables, lookup=lookup)
+    people = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert people == sorted(set(tables["CHS-Net"]["slice"].index) | set(tables["CHS-Net"]["patient"].index))
+    assert plot_patients({}, lookup=lookup).axes  # nothing was run: an empty panel, no error
