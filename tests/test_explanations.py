@@ -73,3 +73,26 @@ def test_conclusions_are_the_ledger_s_and_say_what_was_not_run(ours, tmp_path):
     empty = conclusions(nothing, ledger_of(nothing))
     assert len(empty) == 5 and all("not run" in text for text in empty[:2])
     assert all("fewer than two" in text for text in empty[2:])
+
+
+def test_seeds_alternatives_and_rows_beyond_the_recipe_are_told_once_they_are_run(ours, copied):
+    profile, records = ours.best("table2-infection")
+    plain = ours.best("table4-bu", protocol="patient")[1][0]
+    test = {**plain["test"], "pooled": {**plain["test"]["pooled"], "dsc": 0.77}}
+    more = Ours(ROOT / "results")
+    more.accepted[profile] |= {
+        "table2-infection-seed1": {**records[0], "run": "table2-infection-seed1", "test": test},
+        "alt-relu-infection": {**records[0], "run": "alt-relu-infection", "test": test},
+        "beyond-unet-patient-fold0": {**plain, "run": "beyond-unet-patient-fold0", "test": test},
+    }
+    told = explanations(more, copied)["what was measured"]
+    assert "2 seeds of the headline: DSC 0.7" in told["chance"]
+    assert "ReLU in Eq. 11 " in told["choices where the paper is silent"]
+    before = plain["test"]["pooled"]["dsc"]
+    assert told["no augmentation, schedule or averaging"] == (
+        f"beyond-unet on new patients: {before:.2f} → 0.77 (1 of the same split)."
+    )
+    assert (
+        "`beyond-unet`, no row of its tables): DSC 0.77 over 1 of 5 folds"
+        in conclusions(more, ledger_of(more))[-1]
+    )
