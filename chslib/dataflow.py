@@ -144,10 +144,13 @@ def trace(module: nn.Module, *inputs: Tensor, whole: tuple[type[nn.Module], ...]
         module.eval()
         with watch:
             output = module(*inputs)
-        fields = output._asdict() if hasattr(output, "_asdict") else {"": output}
+        fields = {"": output}
+        if isinstance(output, tuple):
+            fields = output._asdict() if hasattr(output, "_asdict") else dict(enumerate(output, start=1))
         for name, value in fields.items():
-            watch.feed(Node(name=f"output.{name}".strip(".")), value, [])
-            watch.nodes[f"output.{name}".strip(".")].shape = tuple(value.shape[1:])
+            leaves = Node(name=f"output.{name}".strip("."))
+            watch.feed(leaves, value, [])
+            leaves.shape = tuple(value.shape[1:])
     finally:
         module.train(training)
         for handle in handles:

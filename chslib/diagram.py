@@ -80,6 +80,7 @@ def label(node: Node) -> str:
     kind, _, which = node.name.partition(".")
     if kind in ("input", "output"):
         words = which.replace("_", " ") if which not in ("", "x", "input") else kind
+        words = f"{kind} {which}" if which.isdigit() else words
     elif node.module is None:
         words = _operation(**node.call)
     else:

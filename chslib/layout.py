@@ -15,7 +15,7 @@ GAP = 0.16  # least distance of two boxes in a row, inches
 
 @dataclass
 class Box:
-    """A node's place: centre (x upwards to the right, y downwards), width and height, inches."""
+    """A node's place: centre (x to the right, y downwards), width and height, inches."""
 
     text: str
     colour: str

@@ -97,6 +97,30 @@ def test_tracing_leaves_the_module_as_it_was():
         torch.testing.assert_close(value, before[name], atol=0, rtol=0)
 
 
+def test_several_outputs_are_several_boxes():
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Conv2d(1, 2, 3, padding=1), nn.Conv2d(1, 3, 1)
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            return self.a(x), self.b(x)
+
+    graph = graph_of(Two(), (1, 8, 8))
+    assert {n: (graph[n].inputs, graph[n].shape) for n in graph if "output" in n} == {
+        "output.1": (["a"], (2, 8, 8)),
+        "output.2": (["b"], (3, 8, 8)),
+    }
+    assert label(graph["output.2"]) == "output 2\n3 × 8 × 8"
+    cascade = graph_of(CHSNet(lungs=small(), infection=small()), (1, 16, 16))
+    assert [cascade[f"output.{n}"].inputs for n in ("lungs", "contour_map", "infection")] == [
+        ["lungs"],
+        ["mul.0"],
+        ["infection"],
+    ]
+    assert label(cascade["gt.0"]).startswith("above 0")
+
+
 # ---- words -------------------------------------------------------------------------------------
 
 
