@@ -45,7 +45,8 @@ def time_in_turns(jobs: list[Job], *, rounds: int = 2, profile: bool = False) ->
                 continue
             found = json.loads(done.stdout.strip().splitlines()[-1])
             result.setdefault("seconds", []).extend(found["seconds"])
-            result["memory_mib"] = max(result.get("memory_mib", 0), found["memory_mib"])
+            if found["memory_mib"] is not None:
+                result["memory_mib"] = max(result.get("memory_mib", 0), found["memory_mib"])
             result.update({k: found[k] for k in ("profile",) if k in found})
     for job, result in zip(jobs, results, strict=True):
         result["job"] = vars(job)
@@ -170,14 +171,22 @@ class Parts:
             [self._jobs(network="bu", size=s, batch=b, steps=n) for s, b, n in sizes], rounds=1
         )
         rows = [r for r in by_size if "seconds" in r]
+        of_memory = [r for r in rows if "memory_mib" in r]
         found = {
             "size": by_size,
             "threads": by_threads,
             "size, U-Net": of_unet,
             "exponents": {
                 "time by side": exponent([r["job"]["size"] for r in rows], [r["ms_per_slice"] for r in rows]),
-                "memory by side": exponent(
-                    [r["job"]["size"] for r in rows], [r["memory_mib"] / r["job"]["batch"] for r in rows]
+                **(
+                    {
+                        "memory by side": exponent(
+                            [r["job"]["size"] for r in of_memory],
+                            [r["memory_mib"] / r["job"]["batch"] for r in of_memory],
+                        )
+                    }
+                    if of_memory
+                    else {}
                 ),
             },
         }
@@ -220,9 +229,7 @@ class Parts:
 
     def quality(self) -> dict[str, Any]:
         """The plain network's training curve on real slices beside the fast one's; long."""
-        folder = Path(self.options.runs)
-        record = quality.train_plain(self.options.slices, results=folder / "results", runs=folder / "runs")
-        found = quality.curves(record, results=ROOT / "results")
+        found = quality.measure(self.options.slices, Path(self.options.runs), every=self.options.every)
         for key, within in found["within"].items():
             shown = ", ".join(
                 f"{d:.4f} (seeds: {s:.4f})" for d, s in zip(found["difference"][key], found["spread"][key])
@@ -255,7 +262,7 @@ def _print_rows(rows: list[dict[str, Any]], title: str) -> None:
             continue
         print(
             f"    {name:75} {row['ms_per_slice']:8.1f} ms a slice {first / row['ms_per_slice']:6.2f}x "
-            f"{row['memory_mib']:7.0f} MiB"
+            + (f"{row['memory_mib']:7.0f} MiB" if "memory_mib" in row else "")
         )
 
 
@@ -285,6 +292,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", help="the record (default: results/benchmarks/<device>.json)")
     parser.add_argument("--slices", default="", help="slice store of real slices: for quality alone")
     parser.add_argument("--runs", default=str(ROOT / "runs" / "benchmarks"))
+    parser.add_argument(
+        "--every", type=int, default=4, help="quality trains on every n-th slice (%(default)s)"
+    )
     parser.add_argument("--again", action="store_true", help="measure parts anew that the record has")
     options = parser.parse_args(arguments)
     unknown = set(options.parts) - set(PARTS)
@@ -304,7 +314,6 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"== {name}", flush=True)
         measured: Callable[[], dict[str, Any]] = getattr(parts, name)
         record["parts"][name] = {"result": measured(), **environment()}
-        record["threads"] = options.threads
         record["digest"] = digest(record)
         write_json(out, record)
     print(out)
