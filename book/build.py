@@ -26,6 +26,7 @@ STATIC, STATUS = Path("book/_static"), Path("book/status.md")
 sys.path.insert(0, str(ROOT))  # chslib is this checkout's
 sys.path.append(str(ROOT / "book"))
 
+from page_numbers import Numbers  # noqa: E402
 from run_status import fill_status  # noqa: E402
 
 
@@ -97,8 +98,8 @@ def stage(
 
     Raises:
         FileNotFoundError: a page that the table of contents lists, or `executed`, is missing.
-        ValueError: an executed notebook belongs to no page, so that it would be lost in silence; or
-            `repository` is no OWNER/NAME.
+        ValueError: an executed notebook belongs to no page, so that it would be lost in silence;
+            `repository` is no OWNER/NAME; or a page asks for a number that nothing gives.
     """
     toc = read_toc(source)
     chapters = entries(toc)
@@ -133,6 +134,9 @@ def stage(
             made[page.as_posix()] = by_name[owner]["file"]
     if (target / STATUS).is_file():
         fill_status(target / STATUS, source=source, staged=target / "notebooks", executed=executed)
+    numbers = Numbers(source)
+    for page in sorted((target / "book").glob("*.md")):
+        numbers.fill(page)
     config = yaml.safe_load((source / "_config.yml").read_text(encoding="utf-8"))
     configure(config, made, repository, branch)
     for name, content in (("_toc.yml", toc), ("_config.yml", config)):

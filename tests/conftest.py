@@ -1,7 +1,10 @@
-"""What several test files share: a slice store drawn on the spot, and modules with lived-in norms."""
+"""What several test files share: a slice store drawn on the spot, modules with lived-in norms, the book."""
 
 import csv
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +14,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+ROOT = Path(__file__).resolve().parent.parent
 PATIENTS, SLICES_EACH, SIDE = 6, 3, 64
 
 
@@ -84,3 +88,22 @@ def settled() -> Callable[[nn.Module], nn.Module]:
 
     torch.manual_seed(0)
     return settle
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the book's HTML, built once from the committed notebooks, without a network.
+
+    CHS_BOOK names one that stands, for work on the tests of its pages.
+    """
+    if standing := os.environ.get("CHS_BOOK"):
+        return Path(standing)
+    out = tmp_path_factory.mktemp("book")
+    nowhere = "http://127.0.0.1:9"  # a request to any other host fails, and -W reports it
+    offline = {f"{scheme}_proxy": nowhere for scheme in ("http", "https", "HTTP", "HTTPS")}
+    command = [sys.executable, str(ROOT / "book/build.py"), "--out", str(out)]
+    done = subprocess.run(command, env=os.environ | offline, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    index = Path(done.stdout.splitlines()[-1])
+    assert index.is_absolute() and index.is_file()
+    return index.parent

@@ -1,7 +1,6 @@
 """The book builds offline without a warning, and its pages, README and Makefile keep their word."""
 
 import importlib.util
-import os
 import re
 import subprocess
 import sys
@@ -18,7 +17,6 @@ _spec.loader.exec_module(book)
 
 TOC = book.read_toc(ROOT)
 PAGES = [TOC["root"], *(entry["file"] for entry in book.entries(TOC))]
-MISSING = [page for page in PAGES if not any((ROOT / f"{page}{s}").is_file() for s in (".ipynb", ".md"))]
 
 
 def rows_of_the_register() -> dict[int, str]:
@@ -31,8 +29,6 @@ def rows_of_the_register() -> dict[int, str]:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_a_page_of_the_toc_exists(page: str) -> None:
-    if page in MISSING and page.startswith("notebooks/"):
-        pytest.skip(f"{page}.ipynb is not written yet")
     assert book.page_path(ROOT, page).is_file()
 
 
@@ -126,22 +122,6 @@ def test_staging_refuses_what_it_would_lose(tmp_path: Path) -> None:
         book.stage(source, tmp_path / "staged")
 
 
-@pytest.fixture(scope="session")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the built HTML."""
-    if absent := [page for page in MISSING if page.startswith("notebooks/")]:
-        pytest.skip(f"not written yet: {', '.join(absent)}")
-    out = tmp_path_factory.mktemp("book")
-    nowhere = "http://127.0.0.1:9"  # a request to any other host fails, and -W reports it
-    offline = {f"{scheme}_proxy": nowhere for scheme in ("http", "https", "HTTP", "HTTPS")}
-    command = [sys.executable, str(ROOT / "book/build.py"), "--out", str(out)]
-    done = subprocess.run(command, env=os.environ | offline, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    index = Path(done.stdout.splitlines()[-1])
-    assert index.is_absolute() and index.is_file()
-    return index.parent
-
-
 def test_the_book_builds_offline_without_a_warning(built: Path) -> None:
     for page in PAGES:
         assert (built / f"{page}.html").is_file(), page
@@ -165,8 +145,3 @@ def test_no_style_sheet_loads_anything_from_another_host(built: Path) -> None:
 def test_no_page_names_a_path_of_this_machine(built: Path) -> None:
     named = [p.name for p in built.rglob("*.html") if str(ROOT) in p.read_text("utf-8")]
     assert named == []
-
-
-def test_the_limits_count_the_register() -> None:
-    text = (ROOT / "book/limits.md").read_text(encoding="utf-8")
-    assert f": {len(rows_of_the_register())} points are open in the paper" in text

@@ -14,7 +14,6 @@ import pytest
 from chslib.answers import COLUMNS, Ours, code_answer, count_answer, parameters, shorten
 from chslib.comparisons import gains, plot_arms, plot_parameters, scores_of
 from chslib.experiments import ROWS, RUNS, get_run
-from chslib.leakage import RECORD, read_leakage
 from chslib.ledger import KINDS, LEDGER_COLUMNS, NOT_RUN, ledger, mean_and_std, paper_numbers
 from chslib.metrics import evaluate
 from chslib.network import ARMS
@@ -625,33 +624,6 @@ def test_every_committed_record_counts_and_knows_its_first_stage(profile):
     assert refused == {}
     assert len(accepted) == sum(path.parent.name == profile for path in COMMITTED)
     assert [warning for name in accepted if (warning := first_stage_warning(name, accepted))] == []
-
-
-def test_the_introduction_quotes_the_records():
-    text = (ROOT / "book/intro.md").read_text()
-    for row, suffix in (("random slices", ""), ("new patients (fold 0)", "-patient-fold0")):
-        quoted = re.search(rf"\| Here, {re.escape(row)} \| ([^|]+) \| ([^|]+) \|", text).groups()
-        for target, cell in zip(("lungs", "infection"), quoted):
-            path = ROOT / f"results/cpu/table2-{target}{suffix}.json"
-            assert cell == (
-                f"{read_record(path)['test']['pooled']['dsc']:.2f}" if path.is_file() else NOT_RUN
-            )
-    test = read_record(ROOT / "results/cpu/table2-infection-patient-fold0.json")["test"]
-    assert f"precision {test['pooled']['precision']:.2f}" in text
-    assert f"recall {test['pooled']['recall']:.2f}" in text
-    copied = read_leakage(ROOT / "results" / RECORD)["entries"]
-    for row, protocol in (("random slices: copying the mask of the most similar training slice", "slice"),
-                          ("new patients: the same", "patient")):  # fmt: skip
-        quoted = re.search(rf"\| Here, {row} \| ([^|]+) \| ([^|]+) \|", text).groups()
-        for target, cell in zip(("lungs", "infection"), quoted):
-            own = [e[target]["pooled"]["dsc"] for e in copied if e["protocol"] == protocol]
-            assert cell == f"{np.mean(own):.2f}"
-    direct = read_record(ROOT / "results/cpu/table4-bu.json")["test"]["pooled"]["dsc"]
-    assert f"scores {direct:.2f}: as much as the cascade itself" in text
-    direct = read_record(ROOT / "results/cpu/table4-bu-patient-fold0.json")["test"]["pooled"]["dsc"]
-    assert f"it scores {direct:.2f}, above the cascade’s {test['pooled']['dsc']:.2f}" in text
-    low, middle, high = sorted(f"{score['dsc']:.2f}" for score in test["patients"].values())
-    assert f"{low}, {middle} and\n  {high}" in text
 
 
 def test_smoke_records_are_never_committed():

@@ -1,0 +1,184 @@
+"""The numbers in the prose of book/: a page names what it tells, the build writes the value of the records.
+
+A page has, between double braces, one of
+
+    dsc RUN                  a score of the record of a run, all test pixels pooled; any score's name
+    patients RUN             the Dice coefficient of each test patient, ascending
+    epochs RUN, size RUN     that it was trained for and at
+    copied PROTOCOL TARGET   Dice coefficient of copying the mask of the most similar training slice
+    spread RUN RUN ...       the most by which the Dice coefficients of runs differ, rounded up
+    paper ID, ours ID, new ID, folds ID
+                             of a line of the ledger: theirs, ours on random slices, ours on new patients,
+                             and of how many folds
+    line ID                  a row's cells: paper, ours, new, where the verdict was reached, the verdict
+    implied ID               the Jaccard index that goes with the paper's Dice coefficient
+    slices, people, runs     of the committed records: slices and patients of their store, their number
+    register                 rows of the register
+
+Where no record answers, the page reads "not run".
+"""
+
+import json
+import math
+import re
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+PLACE = re.compile(r"\{\{ ([^{}]+) \}\}")
+NOT_RUN = "not run"
+LEDGER = ("paper", "ours", "new", "folds", "implied", "line")
+COUNTS = {1: "one fold", 0: "no fold"}
+
+
+class Numbers:
+    """What the places of a page give way to, read from the repository in folder `source`."""
+
+    def __init__(self, source: Path) -> None:
+        self.source = source
+
+    def fill(self, page: Path) -> None:
+        """Write the numbers into a staged page.
+
+        Raises:
+            ValueError: a place that asks for nothing known; it names the page and the place.
+        """
+        text = page.read_text(encoding="utf-8")
+
+        def value(place: re.Match[str]) -> str:
+            try:
+                return self.value(place[1])
+            except (KeyError, ValueError, TypeError) as error:
+                raise ValueError(
+                    f"{page.name}: {place[0]} ({error}); book/page_numbers.py says what a page can ask for"
+                ) from error
+
+        if (filled := PLACE.sub(value, text)) != text:
+            page.write_text(filled, encoding="utf-8")
+
+    def value(self, asked: str) -> str:
+        """The text of one place, for example `dsc table2-infection`.
+
+        Raises:
+            KeyError, ValueError, TypeError: nothing known, or with other arguments than it takes.
+        """
+        what, *names = asked.split()
+        if what in LEDGER:
+            return self._ledger(what, *names)
+        fixed: dict[str, Callable[..., str]] = {
+            "patients": self._patients, "epochs": self._epochs, "size": self._size, "copied": self._copied,
+            "spread": self._spread, "slices": self._slices, "people": self._people, "runs": self._runs,
+            "register": self._register,
+        }  # fmt: skip
+        return fixed[what](*names) if what in fixed else self._score(what, *names)
+
+    @cached_property
+    def ours(self) -> Any:
+        """The committed records (`chslib.answers.Ours`)."""
+        from chslib.answers import Ours  # brings torch along
+
+        return Ours(self.source / "results")
+
+    @cached_property
+    def lines(self) -> dict[str, dict[str, Any]]:
+        """The ledger's lines by id."""
+        from chslib.ledger import ledger_of
+
+        return {line["id"]: line for line in ledger_of(self.ours).to_dict("records")}
+
+    def record(self, run: str) -> dict[str, Any] | None:
+        """A run's record, of the first profile that has it; None: not run.
+
+        Raises:
+            ValueError: no run of the grid.
+        """
+        from chslib.experiments import get_run
+
+        name = get_run(run).name
+        return next((of[name] for of in self.ours.accepted.values() if name in of), None)
+
+    def _score(self, score: str, run: str) -> str:
+        from chslib.metrics import SCORES
+
+        if score not in SCORES:
+            raise KeyError(score)
+        record = self.record(run)
+        return f"{record['test']['pooled'][score]:.2f}" if record else NOT_RUN
+
+    def _patients(self, run: str) -> str:
+        if not (record := self.record(run)):
+            return NOT_RUN
+        *rest, last = sorted(f"{scores['dsc']:.2f}" for scores in record["test"]["patients"].values())
+        return f"{', '.join(rest)} and {last}" if rest else last
+
+    def _epochs(self, run: str) -> str:
+        record = self.record(run)
+        return f"{record['fit']['epochs']} epochs" if record else NOT_RUN
+
+    def _size(self, run: str) -> str:
+        record = self.record(run)
+        return "{0}×{0}".format(record["config"]["size"]) if record else NOT_RUN
+
+    def _copied(self, protocol: str, target: str) -> str:
+        from chslib.leakage import RECORD, read_leakage
+
+        entries = read_leakage(self.source / "results" / RECORD)["entries"]
+        own = [e[target]["pooled"]["dsc"] for e in entries if e["protocol"] == protocol]
+        if not own:
+            raise KeyError(protocol)
+        return f"{math.fsum(own) / len(own):.2f}"
+
+    def _spread(self, *runs: str) -> str:
+        records = [self.record(run) for run in runs]
+        if None in records:
+            return NOT_RUN
+        scores = [record["test"]["pooled"]["dsc"] for record in records]
+        return f"{math.ceil((max(scores) - min(scores)) * 100) / 100:.2f}"
+
+    def _ledger(self, what: str, key: str) -> str:
+        line = self.lines[key]
+        if what == "line":
+            cells = [self._ledger(k, key) for k in ("paper", "ours", "new")]
+            return " | ".join(
+                [*cells, line["at"].replace("x", "×").replace("-", "–") or "—", line["verdict"]]
+            )
+        if what == "folds":
+            return COUNTS.get(line["folds"], f"{line['folds']} folds")
+        if what == "implied":
+            return f"{float(line['paper']) / (2 - float(line['paper'])):.2f}"
+        if what == "paper":
+            return "claimed" if line["kind"] == "claim" else line["paper"]
+        return two_digits(line["ours" if what == "ours" else "new patients"], line["kind"])
+
+    @property
+    def _accepted(self) -> list[dict[str, Any]]:
+        return [record for of in self.ours.accepted.values() for record in of.values()]
+
+    def _slices(self) -> str:
+        return _one({record["data"]["slices"] for record in self._accepted})
+
+    def _people(self) -> str:
+        return _one({record["data"]["patients"] for record in self._accepted})
+
+    def _runs(self) -> str:
+        return str(len(self._accepted))
+
+    def _register(self) -> str:
+        text = (self.source / "book/register.md").read_text(encoding="utf-8")
+        return str(len(re.findall(r"^\(row-\d+\)=$", text, flags=re.M)))
+
+
+def two_digits(value: str, kind: str) -> str:
+    """A score of the ledger for prose: 0.982 ± 0.003 is 0.98 ± 0.00; what is no score stays."""
+    if kind == "parameters":
+        return f"{float(value.replace(',', '')) / 1e6:.1f}M"
+    if kind != "score" or value.startswith(NOT_RUN):
+        return NOT_RUN if value.startswith(NOT_RUN) else value
+    return " ± ".join(f"{float(part):.2f}" for part in value.split(" ± "))
+
+
+def _one(values: set[int]) -> str:
+    if len(values) != 1:
+        raise ValueError(f"records of {json.dumps(sorted(values))}, expected one number")
+    return str(values.pop())
