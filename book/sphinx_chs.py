@@ -104,6 +104,22 @@ def launch_committed(app: Any, page: str, template: str, context: dict[str, Any]
                     button["url"] = button["url"].replace(f"{page}.ipynb", f"{source}.ipynb")
 
 
+def drop_thebe(app: Any, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
+    """Leave out the scripts that would start a kernel in the page (event html-page-context).
+
+    Jupyter Book brings sphinx-thebe along, whose settings are written twice: a script error on every page. They name
+    another host, and no button of this book starts it.
+    """
+
+    def is_thebe(script: Any) -> bool:
+        return (
+            "thebe"
+            in f"{getattr(script, 'filename', '')} {getattr(script, 'attributes', {}).get('body', '')}".lower()
+        )
+
+    context["script_files"] = [s for s in context.get("script_files", []) if not is_thebe(s)]
+
+
 def setup(app: Any) -> dict[str, bool]:
     """Connect all of it."""
     app.add_config_value("launch_sources", {}, "html")
@@ -112,4 +128,5 @@ def setup(app: Any) -> dict[str, bool]:
     app.connect("autodoc-process-signature", shorten_signature)
     app.connect("autodoc-skip-member", skip_fields)
     app.connect("html-page-context", launch_committed, priority=900)  # the theme's buttons: 501
+    app.connect("html-page-context", drop_thebe, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
