@@ -87,6 +87,7 @@ test: $(STAMP)
 
 lint: $(STAMP)
 	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
 
 # Leaves the environment, and the weights and records of every profile but smoke.
 clean:
