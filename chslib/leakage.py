@@ -21,7 +21,7 @@ import torch
 from chslib.data.slices import TARGETS, SliceStore, read_store
 from chslib.data.splits import FOLDS, Split, leaks, make_split, persons
 from chslib.metrics import COUNTS, confusion, evaluate, scores
-from chslib.records import Record, _patients_of
+from chslib.records import Record, patients_of
 from chslib.runlog import digest, environment, write_json
 
 SEEDS = (0, 1, 2)
@@ -105,7 +105,7 @@ def slices_of_patients(record: Record) -> dict[str, np.ndarray]:
     Raises:
         ValueError: slices whose names do not tell their patients.
     """
-    owners = _patients_of([row[0] for row in record["slices"]], record["data"]["split"]["test"]["patients"])
+    owners = patients_of([row[0] for row in record["slices"]], record["data"]["split"]["test"]["patients"])
     if owners is None:
         raise ValueError(
             f"{record['run']}: its slices' names do not begin with their patients' names; expected "

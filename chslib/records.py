@@ -145,7 +145,7 @@ def _scores_problem(record: Record) -> str | None:
     """Scores that its own counts do not give."""
     test = record["test"]
     counts = np.array([row[1:] for row in record["slices"]])
-    patients = _patients_of([row[0] for row in record["slices"]], record["data"]["split"]["test"]["patients"])
+    patients = patients_of([row[0] for row in record["slices"]], record["data"]["split"]["test"]["patients"])
     recomputed = evaluate(counts, patients or ["?"] * len(counts))
     if patients is None:  # names do not tell; mean and deviation still follow from each patient's scores
         recomputed["patients"] = test["patients"]
@@ -178,7 +178,7 @@ def _leaves(tree: dict[str, Any], above: tuple[str, ...] = ()) -> list[tuple[tup
     ]
 
 
-def _patients_of(slice_ids: list[str], patients: list[str]) -> list[str] | None:
+def patients_of(slice_ids: list[str], patients: list[str]) -> list[str] | None:
     """Whose slice each is, where the names tell: one patient's name begins each slice's."""
     owners = [[p for p in patients if name.startswith(p + "_")] for name in slice_ids]
     if any(len(owner) != 1 for owner in owners) or {owner[0] for owner in owners} != set(patients):

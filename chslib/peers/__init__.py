@@ -63,7 +63,8 @@ PEERS: dict[str, Peer] = {
         upstream=7_759_521,
         source="MrGiovanni/UNetPlusPlus, U_Net: 32 filters",
         reason="Ours has batch norms (two numbers per filter) where upstream has biases (one); VGG16, which the "
-        "paper names, has 14.7M in its convolutions alone, so its 7.9M cannot contain it.",
+        "paper names, has 14.7M in its convolutions, and 7.6M in the first four blocks that the linked code takes: "
+        "with a decoder neither makes 7.9M.",
         narrow={"widths": NARROW},
     ),
     "unetpp": Peer(
@@ -73,7 +74,7 @@ PEERS: dict[str, Peer] = {
         upstream=9_041_601,
         source="MrGiovanni/UNetPlusPlus, Nest_Net: 32 filters",
         reason="Ours has batch norms where upstream has biases, and no bias in its transposed convolutions; the "
-        "paper's 9M cannot contain VGG16.",
+        "paper's 9M cannot contain the whole of VGG16.",
         narrow={"widths": NARROW},
     ),
     "attention-unet": Peer(
@@ -83,7 +84,7 @@ PEERS: dict[str, Peer] = {
         upstream=8_725_501,
         source="LeeJunHyun/Image_Segmentation, AttU_Net: 32 filters for its 64, 1 input channel for its 3",
         reason="The same layers as upstream, a two-dimensional reading of the network; the code that the paper "
-        "links to is three-dimensional, and its 8.7M cannot contain VGG16.",
+        "links to is three-dimensional, and its 8.7M cannot contain the whole of VGG16.",
         narrow={"widths": NARROW},
     ),
     "infnet": Peer(
