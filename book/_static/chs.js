@@ -15,6 +15,12 @@ document.addEventListener("DOMContentLoaded", () => {
   for (const part of document.querySelectorAll(".citation-list, .citation")) {
     part.removeAttribute("role");
   }
+  // A sentence in a table's cell is not set a word a line; the table scrolls instead.
+  for (const cell of document.querySelectorAll(".cell_output td, article table td")) {
+    if (cell.textContent.length > 60) {
+      cell.style.minWidth = "16em";
+    }
+  }
   // What scrolls sideways can be scrolled by keys.
   const wide = ".cell_output .text_html, .cell_output pre, .table-wrapper, .pst-scrollable-table-container, div.highlight pre, mjx-container[display='true']";
   for (const part of document.querySelectorAll(wide)) {
