@@ -135,14 +135,18 @@ def test_a_disagreement_is_found(change: Callable[[Path], None], told: str, tmp_
 def test_every_import_is_a_direct_dependency() -> None:
     direct = {canonicalize_name(r.name) for r in direct_requirements(ROOT)}
     missing = {}
-    for path in [p for folder in ("benchmarks", "book", "chslib", "tests") for p in (ROOT / folder).rglob("*.py")]:
+    for path in [
+        p for folder in ("benchmarks", "book", "chslib", "tests") for p in (ROOT / folder).rglob("*.py")
+    ]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             modules = [a.name for a in node.names] if isinstance(node, ast.Import) else []
             if isinstance(node, ast.ImportFrom) and not node.level:
                 modules = [node.module]
             for name in {m.split(".")[0] for m in modules} - sys.stdlib_module_names:
                 package = canonicalize_name(IMPORTED_AS.get(name, name))
-                is_ours = name in ("benchmarks", "book", "chslib", "tests") or (path.parent / f"{name}.py").exists()
+                is_ours = (
+                    name in ("benchmarks", "book", "chslib", "tests") or (path.parent / f"{name}.py").exists()
+                )
                 if package not in direct and not is_ours:
                     missing[package] = path.relative_to(ROOT).as_posix()
     assert missing == {}

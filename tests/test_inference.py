@@ -31,7 +31,7 @@ def cascade(**changes) -> CHSNet:
     }
     network = settled(CHSNet(**stages, **changes))
     with torch.inference_mode():  # heads that mark about half of a slice of noise
-        for name, stage in stages.items():
+        for stage in stages.values():
             noise = torch.rand(2, stage.in_channels, 32, 48)
             stage.head.bias -= stage(noise).median()
     return network
