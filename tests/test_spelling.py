@@ -90,7 +90,7 @@ def test_codespell_finds_no_typo() -> None:
 
 def test_a_misspelled_word_is_found() -> None:
     typo = "reci" + "eved"  # codespell reads this file too
-    html = "<article><h1>A recieved</h1><code>{typo}2</code><p>the paper’s low-pass file.name IoU ok</p></article>"
+    html = f"<article><h1>A {typo}</h1><code>{typo}2</code><p>the paper’s low-pass file.name IoU ok</p></article>"
     words = words_of(html)
     assert set(words) == {typo, "the", "paper", "low", "pass"}
     assert unknown(set(words)) == {typo}
