@@ -1,7 +1,7 @@
 """What the benchmark's record says: each target of speed, what was found, and by how much it was missed.
 
-`python -m benchmarks` writes `results/benchmarks/<device>.json`; notebook 12 draws it. Every figure is
-a ratio of times taken in turns in one run.
+`python -m benchmarks` writes `results/benchmarks/<device>.json`; notebook 12 draws it. Each part is timed
+in one run; what a target compares takes turns in it.
 """
 
 import json
@@ -39,11 +39,6 @@ def read_benchmark(results: str | Path, device: str = "cpu") -> dict[str, Any]:
 def result(record: dict[str, Any], part: str) -> dict[str, Any]:
     """One part's result; empty where it was not run."""
     return record["parts"].get(part, {}).get("result", {})
-
-
-def job_label(job: dict[str, Any]) -> str:
-    """The name of a timed job that a figure shows."""
-    return f"{job['network']}, {job['form']}" + (", compiled" if job["compile"] else "")
 
 
 def milliseconds(rows: list[dict[str, Any]], **wanted: Any) -> float | None:
