@@ -139,7 +139,8 @@ def run(job: Job, *, profile: bool = False) -> dict[str, Any]:
         "job": asdict(job),
         "warm_seconds": warm,
         "seconds": [timed() for _ in range(job.steps)],
-        "memory_mib": None if before is None else _memory_mib("VmHWM") - before,
+        # The kernel counts pages in batches, so that what adds nothing may read as a little less than nothing.
+        "memory_mib": None if before is None else max(0.0, _memory_mib("VmHWM") - before),
     }
     if job.device == "cuda":
         result["memory_mib"] = torch.cuda.max_memory_allocated() / 2**20

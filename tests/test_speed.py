@@ -54,6 +54,17 @@ def test_one_job_is_timed_with_its_memory():
     assert found["memory_mib"] is None or found["memory_mib"] >= 0
 
 
+def test_memory_that_grew_by_less_than_the_kernel_counts_is_none(monkeypatch):
+    pages = {"VmRSS": 300.0, "VmHWM": 299.9}
+    monkeypatch.setattr("benchmarks.worker._memory_mib", pages.get)
+    threads = torch.get_num_threads()
+    try:
+        found = run(Job(network="miniseg", size=32, batch=1, threads=1, steps=1))
+    finally:
+        torch.set_num_threads(threads)
+    assert found["memory_mib"] == 0
+
+
 def test_met_missed_and_not_run_are_told_apart():
     record = parts(
         step={"128": [timed(900, form="plain"), timed(300)], "256": [timed(900, form="plain"), timed(600)]},
