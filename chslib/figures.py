@@ -1,4 +1,4 @@
-"""Figures that more than one notebook draws: loss curves, cases in the manner of Fig. 14, the network.
+"""Figures that more than one notebook draws: loss curves, cases in the manner of Fig. 14.
 
 Every figure is returned, never shown or saved, so a notebook or a script decides.
 """
@@ -129,57 +129,3 @@ def traced_shapes(network: nn.Module, *, size: int = 256) -> dict[str, tuple[int
         for handle in handles:
             handle.remove()
     return shapes
-
-
-def plot_network(network: nn.Module, *, size: int = 256) -> Figure:
-    """The U shape of a `RAIUNet`, drawn from its own traced shapes (our drawing of Fig. 6).
-
-    Each box is a block with its channels and side; arrows are pooling, skip connections and
-    transposed convolutions. Nothing in it is typed by hand, so it cannot go stale.
-    """
-    shapes = traced_shapes(network, size=size)
-    depth = len(network.encoder)
-    figure, axis = plt.subplots(figsize=(9, 5.2), layout="constrained")
-    axis.set(xlim=(-0.8, 2 * depth + 0.8), ylim=(-depth - 0.75, 0.75))
-    axis.axis("off")
-
-    def box(x: float, level: int, name: str, colour: str, label: str) -> None:
-        c, h, w = shapes[name]
-        axis.text(
-            x, -level, f"{label}\n{c} x {h} x {w}", ha="center", va="center", fontsize=8,
-            bbox={"boxstyle": "round,pad=0.45", "fc": "white", "ec": colour, "lw": 1.6},
-        )  # fmt: skip
-
-    def arrow(
-        start: tuple[float, float], end: tuple[float, float], colour: str, style: str = "-", shrink: int = 36
-    ) -> None:
-        axis.annotate("", end, start, arrowprops={
-            "arrowstyle": "-|>", "color": colour, "ls": style, "shrinkA": min(shrink, 30), "shrinkB": shrink, "lw": 1.3, "zorder": 0,
-        })  # fmt: skip
-
-    spread = 0.85  # stages to the right of one another, less than 1 leaves room for the attention
-    kind = type(network.encoder[0]).__name__
-    short = {"ResidualInceptionBlock": "RIB", "DoubleConv": "2 x conv"}.get(kind, kind)
-    for i in range(depth):
-        left = spread * i
-        right = 2 * depth - left
-        box(left, i, f"encoder.{i}", BLUE, short)
-        box(right, i, f"decoder.{i}", VERMILION, short)
-        deeper = spread * (i + 1) if i + 1 < depth else depth
-        arrow((left, -i), (deeper, -i - 1), BLUE)
-        arrow((2 * depth - deeper, -i - 1), (right, -i), VERMILION)
-        arrow((left, -i), (right, -i), GREEN)
-        if f"attention.{i}" in shapes:
-            box(depth, i, f"attention.{i}", GREEN, "SSD")
-            if i + 1 < depth:
-                arrow((deeper, -i - 1), (depth, -i), "0.6", ":")
-    box(depth, depth, "bottleneck", "0.3", short)
-    if "attention.0" in shapes:
-        arrow((depth, -depth), (depth, -depth + 1), "0.6", ":", shrink=20)
-    pool = type(network.pools[0]).__name__.replace("2d", "")
-    axis.text(0, -depth - 0.2, f"blue: {pool}, valid\nred: transposed convolution\ngreen: skip connection"
-              + ("\ndotted: the layer below, to SSD" if "attention.0" in shapes else ""), fontsize=8, va="center")  # fmt: skip
-    c, h, w = shapes["head"]
-    axis.text(2 * depth, 0.55, f"1x1 -> logits {c} x {h} x {w}", ha="center", fontsize=8)
-    axis.text(0, 0.55, f"input {network.in_channels} x {size} x {size}", ha="center", fontsize=8)
-    return figure

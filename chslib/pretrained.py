@@ -17,7 +17,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -143,33 +142,6 @@ def load_pretrained(name: str, *, folder: str | Path = FOLDER) -> nn.Module:
         lungs = load_pretrained(f"{sidecar['profile']}/{run.first_stage}", folder=folder)
         network = CHSNet(lungs=lungs, infection=network, cascade=run.cascade)
     return network.eval()
-
-
-@torch.inference_mode()
-def segment(network: nn.Module, ct: np.ndarray, *, batch_size: int = 16) -> dict[str, np.ndarray]:
-    """Masks of slices by a network of `load_pretrained`: float32, no mixed precision.
-
-    Args:
-        network: a cascade, or one network.
-        ct: uint8 (S, H, W), prepared as the sidecar says; sides that divide by 16.
-
-    Returns:
-        uint8 (S, H, W) of 0 and 1: "lungs" and "infection" of a cascade, "mask" of one network.
-
-    Raises:
-        ValueError: slices of another shape or type.
-    """
-    if ct.ndim != 3 or ct.dtype != np.uint8:
-        raise ValueError(
-            f"ct is {ct.dtype} of shape {ct.shape}; expected uint8 (S, H, W), grey values 0..255."
-        )
-    found: dict[str, list[Tensor]] = {}
-    for start in range(0, len(ct), batch_size):
-        out = network(torch.from_numpy(ct[start : start + batch_size, None]).float() / 255)
-        masks = {"mask": out} if isinstance(out, Tensor) else {"lungs": out.lungs, "infection": out.infection}
-        for what, logits in masks.items():
-            found.setdefault(what, []).append(logits[:, 0] > 0)
-    return {what: torch.cat(parts).numpy().astype(np.uint8) for what, parts in found.items()}
 
 
 def main(arguments: list[str] | None = None) -> int:

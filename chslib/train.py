@@ -32,11 +32,11 @@ import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, TQDMProgressBar
 from torch import Tensor, nn
 from torch.utils.data import Sampler
-from tqdm import tqdm
 
 from chslib.data.slices import TARGETS, SliceBatches, SliceDataset, SliceStore, read_store
 from chslib.data.splits import Split, make_split, persons
 from chslib.experiments import Run, failure_file, get_run
+from chslib.inference import predict_masks
 from chslib.loss import segmentation_loss
 from chslib.metrics import COUNTS, confusion, evaluate, scores
 from chslib.network import ARMS, build_network, contour_map, count_parameters
@@ -236,25 +236,6 @@ def load_weights(network: nn.Module, path: str | Path) -> str:
         )
     network.load_state_dict(state)
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-@torch.inference_mode()
-def predict_masks(
-    network: nn.Module, inputs: np.ndarray, *, batch_size: int, progress: str | None = None
-) -> np.ndarray:
-    """Binary masks (sigmoid > 0.5) of uint8 inputs (S, C, H, W), as uint8 (S, 1, H, W)."""
-    device = next(network.parameters()).device
-    was_training = network.training
-    network.eval()
-    masks = np.empty((len(inputs), 1, *inputs.shape[2:]), dtype=np.uint8)
-    starts = range(0, len(inputs), batch_size)
-    for start in tqdm(starts, desc=progress, unit="batch", disable=progress is None, leave=False):
-        batch = torch.from_numpy(inputs[start : start + batch_size]).to(device).float() / 255
-        with torch.autocast("cuda", dtype=torch.bfloat16, enabled=device.type == "cuda"):
-            logits = network(batch.to(memory_format=torch.channels_last))
-        masks[start : start + batch_size] = (logits > 0).cpu().numpy()
-    network.train(was_training)
-    return masks
 
 
 def second_stage_inputs(store: SliceStore, lungs: np.ndarray, *, cascade: str) -> np.ndarray:

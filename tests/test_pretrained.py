@@ -12,9 +12,10 @@ import torch
 
 from chslib.data.phantom import make_volume
 from chslib.experiments import get_run
+from chslib.inference import predict_masks, segment_volume
 from chslib.metrics import confusion, scores
 from chslib.network import CHSNet, RAIUNet
-from chslib.pretrained import FOLDER, available, export_weights, load_pretrained, main, read_weights, segment
+from chslib.pretrained import FOLDER, available, export_weights, load_pretrained, main, read_weights
 from chslib.profiles import get_profile
 from chslib.train import make_network
 
@@ -79,7 +80,7 @@ def test_real_slices_give_the_record_s_value():
     of = {name: row for row, name in enumerate(store.table["slice_id"])}
     chosen = record["slices"][::4][:100]
     rows = [of[entry[0]] for entry in chosen]
-    found = segment(load_pretrained("cpu/table2-infection"), store.ct[rows])["infection"]
+    found = segment_volume(load_pretrained("cpu/table2-infection"), store.ct[rows]).infection
     counts = confusion(torch.from_numpy(found), torch.from_numpy(store.infection[rows]))
     ours = float(scores(counts.sum(0))["dsc"])
     assert ours == pytest.approx(float(scores(np.sum([e[1:] for e in chosen], 0))["dsc"]), abs=0.005)
@@ -150,15 +151,13 @@ def test_what_is_exported_comes_back_to_half_precision(tmp_path):
 def test_slices_become_masks_of_both_stages_whatever_the_batch():
     ct = (phantom_slices()[0][:3, 0] * 255).byte().numpy()
     network = load_pretrained("cpu/table2-infection")
-    found, again = segment(network, ct, batch_size=2), segment(network, ct, batch_size=3)
-    assert set(found) == {"lungs", "infection"} and found["lungs"].any()
-    for what, masks in found.items():
+    found, again = segment_volume(network, ct, batch_size=2), segment_volume(network, ct, batch_size=3)
+    assert found.lungs.any()
+    for masks, others in zip(found, again, strict=True):
         assert masks.shape == ct.shape and masks.dtype == np.uint8 and set(np.unique(masks)) <= {0, 1}
-        assert (masks == again[what]).mean() > 0.999
-    alone = segment(load_pretrained("cpu/table2-lungs"), ct, batch_size=2)
-    assert np.array_equal(alone["mask"], found["lungs"])
-    with pytest.raises(ValueError, match=r"ct is float32 of shape .*expected uint8 \(S, H, W\)"):
-        segment(network, ct.astype(np.float32))
+        assert (masks == others).mean() > 0.999
+    alone = predict_masks(load_pretrained("cpu/table2-lungs"), ct[:, None], batch_size=2)
+    assert np.array_equal(alone[:, 0], found.lungs)
 
 
 def test_the_command_exports_a_second_stage_with_its_first(tmp_path, capsys):
