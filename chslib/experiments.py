@@ -133,6 +133,7 @@ ROWS = (
     _cascade("row 7", "alt-relu", "ReLU in Eq. 11", "full", network={"gate": "relu"}),
     # In no table: augmentation, a schedule and averaged weights, which the paper does not name.
     _direct("beyond", "beyond-unet", "U-Net, beyond the paper's recipe", "bu", recipe="beyond"),
+    _direct("beyond", "beyond-miniseg", "MiniSeg, beyond the paper's recipe", "miniseg", recipe="beyond"),
     _direct("beyond", "beyond-raiunet", "RAIU-Net, beyond the paper's recipe", "full", recipe="beyond"),
 )  # fmt: skip
 
