@@ -135,18 +135,22 @@ def plot_slice_scores(groups: Mapping[str, Sequence[Record]], *, title: str) -> 
 def plot_patients(
     tables: Mapping[str, Mapping[str, pd.DataFrame]], *, lookup: Mapping[str, pd.Series]
 ) -> Figure:
-    """DSC of each patient under both protocols, with intervals, one panel a network.
+    """DSC of each patient under both protocols, with intervals, one panel a network, two side by side.
 
     Args:
         tables: by network and protocol ("slice", "patient"), `leakage.patient_scores`.
         lookup: by protocol, DSC by patient of the nearest slice's mask; drawn in each panel.
     """
     people = sorted({p for both in tables.values() for table in both.values() for p in table.index})
+    across = min(max(len(tables), 1), 2)
+    down = max(-(-len(tables) // across), 1)
     figure, axes = plt.subplots(
-        1, max(len(tables), 1), figsize=(2.2 + 3.6 * max(len(tables), 1), 0.34 * max(len(people), 3) + 1.5),
+        down, across, figsize=(2.2 + 3.6 * across, (0.3 * max(len(people), 3) + 0.9) * down + 0.6),
         layout="constrained", sharey=True, squeeze=False,
     )  # fmt: skip
-    for axis, (network, both) in zip(axes[0], tables.items()):
+    for axis in axes.flat[max(len(tables), 1) :]:
+        axis.set_visible(False)
+    for axis, (network, both) in zip(axes.flat, tables.items()):
         heights = {patient: y for y, patient in enumerate(people)}
         for protocol, (name, colour, marker), fill in (
             ("slice", SLICE, "none"),

@@ -140,18 +140,25 @@ def patient_scores(records: Sequence[Record], *, seed: int = 0) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
 
 
-def paired(seen: pd.Series, new: pd.Series, *, seed: int = 0) -> pd.DataFrame:
-    """Means over the patients that two protocols share, and of what each loses, with 95 % intervals.
+PROTOCOL_NAMES = ("random slices", "new patients", "lost")
+
+
+def paired(
+    seen: pd.Series, new: pd.Series, *, names: Sequence[str] = PROTOCOL_NAMES, seed: int = 0
+) -> pd.DataFrame:
+    """Means over the patients that two tests share, and of what each loses, with 95 % intervals.
 
     Args:
-        seen, new: DSC by patient, under random slices and where the patient was held out.
+        seen, new: DSC by patient, say under random slices and where the patient was held out.
+        names: of the two, and of the first less the second.
 
     Returns:
-        Rows "random slices", "new patients" and "lost": mean, low, high (of resampled patients;
-        NaN for one), patients. Percentile intervals of few patients are too narrow.
+        A row for each name: mean, low, high (of resampled patients; NaN for one), patients.
+        Percentile intervals of few patients are too narrow.
     """
-    both = pd.concat({"random slices": seen, "new patients": new}, axis=1, sort=True).dropna()
-    both["lost"] = both["random slices"] - both["new patients"]
+    first, second, difference = names
+    both = pd.concat({first: seen, second: new}, axis=1, sort=True).dropna()
+    both[difference] = both[first] - both[second]
     drawn = np.random.default_rng(seed).integers(max(len(both), 1), size=(RESAMPLES, len(both)))
     rows = {}
     for name, values in both.items():

@@ -112,6 +112,7 @@ def test_protocols_are_compared_over_the_patients_they_share():
     assert table["patients"].tolist() == [2, 2, 2]
     assert table["mean"].tolist() == pytest.approx([0.85, 0.6, 0.25])
     assert table.loc["lost", ["low", "high"]].tolist() == pytest.approx([0.2, 0.3])
+    assert paired(seen, new, names=("x", "y", "gained")).index.tolist() == ["x", "y", "gained"]
     one = paired(seen[["a"]], new)
     assert one.loc["lost", "mean"] == pytest.approx(0.2) and one[["low", "high"]].isna().all(axis=None)
     assert paired(seen[["c"]], new)["patients"].tolist() == [0, 0, 0]

@@ -22,7 +22,7 @@ document.addEventListener("DOMContentLoaded", () => {
     }
   }
   // What scrolls sideways can be scrolled by keys.
-  const wide = ".cell_output .text_html, .cell_output pre, .table-wrapper, .pst-scrollable-table-container, div.highlight pre, mjx-container[display='true']";
+  const wide = ".cell_output, .cell_output .text_html, .cell_output pre, .table-wrapper, .pst-scrollable-table-container, div.highlight pre, mjx-container[display='true']";
   for (const part of document.querySelectorAll(wide)) {
     if (part.scrollWidth > part.clientWidth && getComputedStyle(part).overflowX !== "visible") {
       part.tabIndex = 0;
