@@ -140,6 +140,10 @@ def test_what_the_sentences_judge_still_holds(numbers, scores, copied) -> None:
             and cascade < 0.88,
         "The large gains of Tables 3 to 5 do not show":
             float(numbers.value(f"spread table4-bu table4-full {SLICE}")) <= 0.05,
+        "Networks that stand together on random slices part on new patients":
+            abs(unet - scores["table3-miniseg"]["dsc"]) < 0.05
+            and unet_fold > scores["table3-miniseg-patient-fold0"]["dsc"] + 0.2,
+        "Nor does it tell networks apart": unet_fold > scores["table3-miniseg-patient-fold0"]["dsc"] + 0.2,
     }  # fmt: skip
     text = prose("intro.md") + prose("summary.md")
     assert [words for words in claims if words not in text] == [], "said no more: leave them out here"
