@@ -84,4 +84,7 @@ def test_a_patient_held_out_stands_beside_itself_and_the_lookup_table(ours):
     figure = plot_patients(tables, lookup=lookup)
     people = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert people == sorted(set(tables["CHS-Net"]["slice"].index) | set(tables["CHS-Net"]["patient"].index))
+    three = plot_patients({name: tables["CHS-Net"] for name in "abc"}, lookup=lookup)
+    assert [axis.get_visible() for axis in three.axes] == [True, True, True, False]
+    assert len({round(axis.get_subplotspec().colspan.start) for axis in three.axes}) == 2, "two side by side"
     assert plot_patients({}, lookup=lookup).axes  # nothing was run: an empty panel, no error
