@@ -105,7 +105,7 @@ def filled(tmp_path: Path, executed: Path | None = None) -> dict[str, list[list[
 def test_the_status_page_is_of_the_records_and_of_this_environment(tmp_path: Path) -> None:
     tables = filled(tmp_path)
     records = load_records(ROOT / "results", "cpu")[0]
-    assert [row[0] for row in tables["Runs"] if "/table" in row[0]][-len(records) :] == [
+    assert [row[0] for row in tables["Runs"] if row[0].startswith("`cpu/")][-len(records) :] == [
         f"`cpu/{n}`" for n in records
     ]
     lungs = next(row for row in tables["Runs"] if row[0] == "`cpu/table2-lungs`")
