@@ -20,6 +20,7 @@ from chslib.profiles import get_profile
 from chslib.train import make_network
 
 ROOT = Path(__file__).resolve().parent.parent
+CASCADES = [name for name in available() if get_run(name.split("/")[1]).first_stage]
 PHANTOM_LUNG_DSC, PHANTOM_INFECTED = 0.9205, 381
 
 
@@ -71,16 +72,17 @@ def test_phantom_slices_give_a_fixed_value():
 @pytest.mark.skipif(
     "CHS_REAL_SLICES" not in os.environ, reason="CHS_REAL_SLICES names no folder of the real slices"
 )
-def test_real_slices_give_the_record_s_value():
+@pytest.mark.parametrize("name", CASCADES)
+def test_real_slices_give_the_record_s_value(name):
     from chslib.data.slices import read_store
 
-    record = json.loads((ROOT / "results/cpu/table2-infection.json").read_text())
-    store = read_store(os.environ["CHS_REAL_SLICES"], size=128, progress=False)
+    record = json.loads((ROOT / "results" / f"{name}.json").read_text())
+    store = read_store(os.environ["CHS_REAL_SLICES"], size=record["config"]["size"], progress=False)
     assert store.fingerprint == record["data"]["fingerprint"], "other slices than those of the record"
     of = {name: row for row, name in enumerate(store.table["slice_id"])}
-    chosen = record["slices"][::4][:100]
+    chosen = record["slices"][:: max(1, len(record["slices"]) // 100)][:100]
     rows = [of[entry[0]] for entry in chosen]
-    found = segment_volume(load_pretrained("cpu/table2-infection"), store.ct[rows]).infection
+    found = segment_volume(load_pretrained(name), store.ct[rows]).infection
     counts = confusion(torch.from_numpy(found), torch.from_numpy(store.infection[rows]))
     ours = float(scores(counts.sum(0))["dsc"])
     assert ours == pytest.approx(float(scores(np.sum([e[1:] for e in chosen], 0))["dsc"]), abs=0.005)
