@@ -190,6 +190,73 @@ def plot_patients(
     return figure
 
 
+def learning_curves(records: Sequence[Record]) -> pd.DataFrame:
+    """Loss of Eq. 15 by epoch, as each run's record has it.
+
+    The training loss is a mean over the epoch, while the network still changes; that of Inf-Net has
+    terms of its side outputs too (`peers.infnet`).
+
+    Returns:
+        Indexed by run and epoch: "training", "validation".
+    """
+    curves = {
+        record["run"]: pd.DataFrame(record["fit"]["history"])
+        .set_index("epoch")[["train_loss", "val_loss"]]
+        .set_axis(["training", "validation"], axis=1)
+        for record in records
+    }
+    if not curves:
+        return pd.DataFrame(columns=["training", "validation"], index=pd.MultiIndex.from_arrays([[], []]))
+    return pd.concat(curves, names=["run"])
+
+
+def plot_learning(networks: Mapping[str, Mapping[str, Sequence[Record]]]) -> Figure:
+    """Training and validation loss by epoch under both protocols, one panel a network, two side by side.
+
+    Faint lines are single seeds or folds, strong ones their mean over those that reached the epoch.
+
+    Args:
+        networks: by network and protocol ("slice", "patient"), records.
+    """
+    across = min(max(len(networks), 1), 2)
+    down = max(-(-len(networks) // across), 1)
+    figure, axes = plt.subplots(
+        down, across, figsize=(1.2 + 3.6 * across, 2.6 * down + 0.7), layout="constrained", sharey=True,
+        squeeze=False,
+    )  # fmt: skip
+    for axis in axes.flat[max(len(networks), 1) :]:
+        axis.set_visible(False)
+    for axis, (network, groups) in zip(axes.flat, networks.items()):
+        for protocol, (name, colour, marker) in (("slice", SLICE), ("patient", PATIENT)):
+            curves = learning_curves(groups.get(protocol, []))
+            for part, line, filled in (("training", "-", colour), ("validation", "--", "white")):
+                if curves[part].empty:
+                    continue
+                for _, curve in curves[part].groupby(level=0):
+                    axis.plot(curve.index.get_level_values(1), curve, line, color=colour, lw=0.8, alpha=0.35)
+                mean = curves[part].groupby(level=1).mean()
+                axis.plot(
+                    mean, line + marker, color=colour, mfc=filled, lw=2, ms=5,
+                    label=f"{part}, {name.removeprefix('ours, ')}",
+                )  # fmt: skip
+        axis.set(title=network, xlabel="epoch", ylim=(0, None))
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.grid(axis="y", color="0.9", lw=0.8)
+        axis.spines[["top", "right"]].set_visible(False)
+    for axis in axes[:, 0]:
+        axis.set_ylabel("loss (Eq. 15)")
+    if not networks:
+        axes[0, 0].text(0.5, 0.5, NOT_RUN, ha="center", color="0.35")
+    figure.legend(
+        *axes[0, 0].get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=2,
+        frameon=False,
+        fontsize=8,
+    )
+    return figure
+
+
 def _people(axis: Axes, people: Sequence[str]) -> None:
     axis.set_yticks(range(len(people)), people, fontsize=8)
     axis.set(xlim=(-0.02, 1.02), ylim=(len(people) - 0.4, -0.6))

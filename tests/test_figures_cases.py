@@ -11,7 +11,9 @@ from chslib.answers import Ours
 from chslib.figures_cases import (
     implied_shares,
     infection_rows,
+    learning_curves,
     plot_confusion,
+    plot_learning,
     plot_patients,
     plot_rows,
     plot_slice_scores,
@@ -88,3 +90,28 @@ def test_a_patient_held_out_stands_beside_itself_and_the_lookup_table(ours):
     assert [axis.get_visible() for axis in three.axes] == [True, True, True, False]
     assert len({round(axis.get_subplotspec().colspan.start) for axis in three.axes}) == 2, "two side by side"
     assert plot_patients({}, lookup=lookup).axes  # nothing was run: an empty panel, no error
+
+
+def test_learning_curves_are_those_of_the_records_by_run_and_epoch(ours: Ours) -> None:
+    _, records = ours.best("table3-miniseg", protocol="patient")
+    curves = learning_curves(records)
+    assert len(curves) == sum(r["fit"]["epochs"] for r in records) > 5
+    told = records[1]["fit"]["history"][2]
+    shown = curves.loc[(records[1]["run"], told["epoch"])]
+    assert (shown["training"], shown["validation"]) == (told["train_loss"], told["val_loss"])
+    assert learning_curves([]).empty
+
+
+def test_learning_is_drawn_for_each_network_and_protocol_with_means_over_folds(ours: Ours) -> None:
+    both = {p: ours.best("table3-miniseg", protocol=p)[1] for p in ("slice", "patient")}
+    figure = plot_learning({"MiniSeg": both, "half of it": {"patient": both["patient"]}})
+    labels = [line.get_label() for line in figure.axes[0].lines if not line.get_label().startswith("_")]
+    assert labels == [
+        f"{part}, {name}"
+        for name in ("random slices", "new patients")
+        for part in ("training", "validation")
+    ]  # fmt: skip
+    mean = next(line for line in figure.axes[0].lines if line.get_label() == "validation, new patients")
+    first = [r["fit"]["history"][0]["val_loss"] for r in both["patient"]]
+    assert mean.get_ydata()[0] == pytest.approx(sum(first) / len(first))
+    assert plot_learning({}).axes  # nothing was run: an empty panel, no error
