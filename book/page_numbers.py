@@ -4,6 +4,7 @@ A page has, between double braces, one of
 
     dsc RUN                  a score of the record of a run, all test pixels pooled; any score's name
     patients RUN             the Dice coefficient of each test patient, ascending
+    reach RUN                the lowest and the highest of all its new patients, whatever fold
     epochs RUN, size RUN     that it was trained for and at
     copied PROTOCOL TARGET   Dice coefficient of copying the mask of the most similar training slice
     spread RUN RUN ...       the most by which the Dice coefficients of runs differ, rounded up
@@ -67,7 +68,7 @@ class Numbers:
         if what in LEDGER:
             return self._ledger(what, *names)
         fixed: dict[str, Callable[..., str]] = {
-            "patients": self._patients, "epochs": self._epochs, "size": self._size, "copied": self._copied,
+            "patients": self._patients, "reach": self._reach, "epochs": self._epochs, "size": self._size, "copied": self._copied,
             "spread": self._spread, "slices": self._slices, "people": self._people, "runs": self._runs,
             "register": self._register,
         }  # fmt: skip
@@ -111,6 +112,13 @@ class Numbers:
             return NOT_RUN
         *rest, last = sorted(f"{scores['dsc']:.2f}" for scores in record["test"]["patients"].values())
         return f"{', '.join(rest)} and {last}" if rest else last
+
+    def _reach(self, run: str) -> str:
+        from chslib.experiments import get_run
+
+        of = self.ours.best(get_run(run).name, protocol="patient")[1]
+        found = [patient["dsc"] for record in of for patient in record["test"]["patients"].values()]
+        return f"{min(found):.2f} to {max(found):.2f}" if found else NOT_RUN
 
     def _epochs(self, run: str) -> str:
         record = self.record(run)

@@ -82,6 +82,10 @@ def test_the_values_are_the_records_the_ledger_s_and_the_paper_s(numbers, scores
     people = load_records(ROOT / "results", "cpu")[0][FOLD]["test"]["patients"].values()
     expected = sorted(f"{p['dsc']:.2f}" for p in people)
     assert re.findall(r"[\d.]+", numbers.value(f"patients {FOLD}")) == expected
+    folds = [record for name, record in load_records(ROOT / "results", "cpu")[0].items()
+             if name.startswith("table3-miniseg-patient")]  # fmt: skip
+    everyone = sorted(p["dsc"] for record in folds for p in record["test"]["patients"].values())
+    assert numbers.value("reach table3-miniseg") == f"{everyone[0]:.2f} to {everyone[-1]:.2f}"
 
 
 def test_without_its_record_a_number_is_not_run(tmp_path: Path) -> None:
@@ -93,6 +97,7 @@ def test_without_its_record_a_number_is_not_run(tmp_path: Path) -> None:
         "dsc table4-bu",
         f"spread table4-bu {SLICE}",
         f"patients {FOLD}",
+        f"reach {SLICE}",
         "ours t4-bu-dsc",
         "new t2-infection-dsc",
     )
