@@ -11,7 +11,8 @@ A page has, between double braces, one of
     paper ID, ours ID, new ID, folds ID
                              of a line of the ledger: theirs, ours on random slices, ours on new patients,
                              and of how many folds
-    line ID                  a row's cells: paper, ours, new, where the verdict was reached, the verdict
+    line ID                  a row's cells: paper, ours, new (and of how many folds, if not of all), where
+                             the verdict was reached, the verdict
     implied ID               the Jaccard index that goes with the paper's Dice coefficient
     slices, people, runs     of the committed records: slices and patients of their store, their number
     register                 rows of the register
@@ -30,6 +31,7 @@ from typing import Any
 PLACE = re.compile(r"\{\{ ([^{}]+) \}\}")
 NOT_RUN = "not run"
 LEDGER = ("paper", "ours", "new", "folds", "implied", "line")
+FOLDS = 5  # of the patient protocol, chslib.data.splits.FOLDS
 COUNTS = {1: "one fold", 0: "no fold"}
 
 
@@ -148,6 +150,8 @@ class Numbers:
         line = self.lines[key]
         if what == "line":
             cells = [self._ledger(k, key) for k in ("paper", "ours", "new")]
+            if 0 < line["folds"] < FOLDS:
+                cells[-1] += f" ({self._ledger('folds', key)})"
             return " | ".join(
                 [*cells, line["at"].replace("x", "×").replace("-", "–") or "—", line["verdict"]]
             )

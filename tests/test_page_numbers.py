@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from chslib.data.splits import FOLDS
 from chslib.figures_cases import learning_curves
 from chslib.leakage import RECORD, read_leakage
 from chslib.ledger import paper_numbers
@@ -78,6 +79,10 @@ def test_the_values_are_the_records_the_ledger_s_and_the_paper_s(numbers, scores
     assert numbers.value("implied t2-infection-dsc") == f"{0.88 / 1.12:.2f}"
     assert numbers.value("paper claim-hierarchical") == "claimed"
     assert len(numbers.value("line t4-bu-dsc").split(" | ")) == 5
+    folds = {key: numbers.lines[key]["folds"] for key in ("t4-bu-dsc", "t2-infection-dsc", "t4-rib-dsc")}
+    assert page_numbers.FOLDS == FOLDS and folds["t2-infection-dsc"] == FOLDS
+    for key, count in folds.items():
+        assert (" fold" in numbers.value(f"line {key}").split(" | ")[2]) == (0 < count < FOLDS), key
     three = [scores[name]["dsc"] for name in ("table4-bu", "table4-full", SLICE)]
     assert 0 <= float(numbers.value(f"spread table4-bu table4-full {SLICE}")) - np.ptp(three) < 0.01
     people = load_records(ROOT / "results", "cpu")[0][FOLD]["test"]["patients"].values()
