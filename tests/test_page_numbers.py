@@ -138,7 +138,6 @@ def test_what_the_sentences_judge_still_holds(numbers, scores, copied) -> None:
     """A sentence is asked for only while a page has it; words that a number refutes fail here."""
     verdict = {key: numbers.lines[key]["verdict"] for key in ("t2-lungs-dsc", "t2-infection-dsc")}
     cascade = scores[SLICE]["dsc"]
-    fold, unet_fold = scores[FOLD], scores["table4-bu-patient-fold0"]["dsc"]
     overfit = {}
     for protocol in ("slice", "patient"):
         last = (
@@ -161,9 +160,11 @@ def test_what_the_sentences_judge_still_holds(numbers, scores, copied) -> None:
         "So does the cascade as a whole, in part": verdict["t2-infection-dsc"] == "partly",
         "more than our network": copied["slice"] > cascade,
         "stays with the training loss": overfit["slice"] < 1.2,
-        "on new patients it is twice as high": 1.75 < overfit["patient"] < 2.5,
+        "on new patients it stays well above": overfit["patient"] > 1.5,
         "**The ablations do not replicate.**": max(np.ptp(rows) for rows in ablations) <= 0.1,
-        "above the cascade’s": unet_fold > fold["dsc"],
+        "no less than the cascade’s": all(
+            round(scores[f"table4-bu-patient-fold{k}"]["dsc"], 2) >= round(scores[f"{SLICE}-patient-fold{k}"]["dsc"], 2)
+            for k in (0, 1)),
         "the lungs as well as there, the infection less well": verdict["t2-lungs-dsc"] == "reproduced"
             and cascade < 0.88,
         "The large gains of Tables 4 and 5 do not show": max(np.ptp(rows) for rows in ablations) <= 0.1,
