@@ -181,7 +181,8 @@ def styled(frame: pd.DataFrame, *, name: str, caption: str = "") -> Shown:
         text = str(value).removeprefix("DSC ")
         if text == NOT_RUN:
             return "opacity: 0.7; white-space: nowrap"
-        if len(text) <= 15:
+        # A deviation goes below its mean: beside it, six of them push the DSC out of the page.
+        if len(text) <= 15 and "±" not in text:
             return "white-space: nowrap"
         return next((css for verdict, css in _VERDICT_STYLE.items() if text.startswith(verdict)), "")
 
