@@ -70,8 +70,8 @@ class Numbers:
         if what in LEDGER:
             return self._ledger(what, *names)
         fixed: dict[str, Callable[..., str]] = {
-            "patients": self._patients, "reach": self._reach, "epochs": self._epochs, "size": self._size, "copied": self._copied,
-            "spread": self._spread, "slices": self._slices, "people": self._people, "runs": self._runs,
+            "patients": self._patients, "reach": self._reach, "epochs": self._epochs, "size": self._size,
+            "copied": self._copied, "spread": self._spread, "slices": self._slices, "people": self._people, "runs": self._runs,
             "register": self._register,
         }  # fmt: skip
         return fixed[what](*names) if what in fixed else self._score(what, *names)

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
 
 from chslib.answers import Ours
 from chslib.comparisons import STYLES, scores_of
@@ -124,9 +125,7 @@ def plot_slice_scores(groups: Mapping[str, Sequence[Record]], *, title: str) -> 
             axis.plot([dsc, dsc], [y - 0.16, y + 0.16], color="0.1", lw=1.6, solid_capstyle="butt")
     _people(axis, people)
     axis.set(xlabel="DSC of a slice", title=title)
-    legend = figure.legend(
-        *axis.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False, fontsize=8
-    )
+    legend = _legend_below(figure, axis)
     for dot in legend.legend_handles:  # as faint as the dots it would not be seen
         dot.set(alpha=1, markersize=6)
     return figure
@@ -142,14 +141,7 @@ def plot_patients(
         lookup: by protocol, DSC by patient of the nearest slice's mask; drawn in each panel.
     """
     people = sorted({p for both in tables.values() for table in both.values() for p in table.index})
-    across = min(max(len(tables), 1), 2)
-    down = max(-(-len(tables) // across), 1)
-    figure, axes = plt.subplots(
-        down, across, figsize=(2.2 + 3.6 * across, (0.3 * max(len(people), 3) + 0.9) * down + 0.6),
-        layout="constrained", sharey=True, squeeze=False,
-    )  # fmt: skip
-    for axis in axes.flat[max(len(tables), 1) :]:
-        axis.set_visible(False)
+    figure, axes = _two_across(len(tables), left=2.2, height=0.3 * max(len(people), 3) + 0.9, below=0.6)
     for axis, (network, both) in zip(axes.flat, tables.items()):
         heights = {patient: y for y, patient in enumerate(people)}
         for protocol, (name, colour, marker), fill in (
@@ -180,13 +172,7 @@ def plot_patients(
             )  # fmt: skip
         _people(axis, people)
         axis.set(xlabel="DSC of a patient", title=network)
-    figure.legend(
-        *axes[0, 0].get_legend_handles_labels(),
-        loc="outside lower center",
-        ncols=2,
-        frameon=False,
-        fontsize=8,
-    )
+    _legend_below(figure, axes[0, 0])
     return figure
 
 
@@ -218,14 +204,7 @@ def plot_learning(networks: Mapping[str, Mapping[str, Sequence[Record]]]) -> Fig
     Args:
         networks: by network and protocol ("slice", "patient"), records.
     """
-    across = min(max(len(networks), 1), 2)
-    down = max(-(-len(networks) // across), 1)
-    figure, axes = plt.subplots(
-        down, across, figsize=(1.2 + 3.6 * across, 2.6 * down + 0.7), layout="constrained", sharey=True,
-        squeeze=False,
-    )  # fmt: skip
-    for axis in axes.flat[max(len(networks), 1) :]:
-        axis.set_visible(False)
+    figure, axes = _two_across(len(networks), left=1.2, height=2.6, below=0.7)
     for axis, (network, groups) in zip(axes.flat, networks.items()):
         for protocol, (name, colour, marker) in (("slice", SLICE), ("patient", PATIENT)):
             curves = learning_curves(groups.get(protocol, []))
@@ -247,14 +226,32 @@ def plot_learning(networks: Mapping[str, Mapping[str, Sequence[Record]]]) -> Fig
         axis.set_ylabel("loss (Eq. 15)")
     if not networks:
         axes[0, 0].text(0.5, 0.5, NOT_RUN, ha="center", color="0.35")
-    figure.legend(
-        *axes[0, 0].get_legend_handles_labels(),
-        loc="outside lower center",
-        ncols=2,
-        frameon=False,
-        fontsize=8,
-    )
+    _legend_below(figure, axes[0, 0])
     return figure
+
+
+def _two_across(panels: int, *, left: float, height: float, below: float) -> tuple[Figure, np.ndarray]:
+    """A figure of panels two side by side, at least one, and their axes (rows, columns).
+
+    Args:
+        left, below: inches beside and below them all; height: inches of each.
+    """
+    panels = max(panels, 1)
+    across = min(panels, 2)
+    down = -(-panels // across)
+    figure, axes = plt.subplots(
+        down, across, figsize=(left + 3.6 * across, height * down + below), layout="constrained",
+        sharey=True, squeeze=False,
+    )  # fmt: skip
+    for axis in axes.flat[panels:]:
+        axis.set_visible(False)
+    return figure, axes
+
+
+def _legend_below(figure: Figure, axis: Axes) -> Legend:
+    return figure.legend(
+        *axis.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False, fontsize=8
+    )
 
 
 def _people(axis: Axes, people: Sequence[str]) -> None:

@@ -177,6 +177,19 @@ def test_what_the_sentences_judge_still_holds(numbers, scores, copied) -> None:
     assert [words for words, holds in claims.items() if not holds] == [], "the records say otherwise"
 
 
+def test_what_chapter_10_says_of_its_curves_still_holds(numbers) -> None:
+    cells = json.loads((ROOT / "notebooks/10_leakage.ipynb").read_text())["cells"]
+    text = " ".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
+    assert "more training slices than the random split on average, and their training loss ends lower" in text
+    for run in (SLICE, "table4-bu", "table3-miniseg"):
+        slices, loss = {}, {}
+        for protocol in ("slice", "patient"):
+            records = numbers.ours.best(run, protocol=protocol)[1]
+            slices[protocol] = np.mean([r["data"]["split"]["train"]["slices"] for r in records])
+            loss[protocol] = learning_curves(records).groupby(level="run").last()["training"].mean()
+        assert slices["patient"] > slices["slice"] and loss["patient"] < loss["slice"], run
+
+
 def test_the_store_and_the_one_settings_are_those_told_of(numbers) -> None:
     for run in load_records(ROOT / "results", "cpu")[0].values():
         assert run["data"]["fingerprint"] in KNOWN_DATA
