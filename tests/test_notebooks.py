@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from chslib.profiles import PROFILES
+
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
@@ -52,3 +54,16 @@ def test_a_stripped_or_failed_notebook_is_noticed():
     run[-1]["execution_count"] = None
     run[0]["outputs"] = [{"output_type": "error", "ename": "ValueError", "evalue": "", "traceback": []}]
     assert problems(notebook)[:2] == ["not executed once from top to bottom", "ends in ValueError"]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_a_page_that_takes_a_profile_takes_each(path: Path) -> None:
+    """The grid hands its profile to every page that declares one; a page that refuses it stops the book."""
+    found = re.findall(r"check_parameters\(globals\(\), .*?\bprofile=(\[[^\]]*\])", code_of(path))
+    for allowed in found:
+        assert set(eval(allowed, {"PROFILES": PROFILES})) >= set(PROFILES)
+
+
+def code_of(path: Path) -> str:
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
