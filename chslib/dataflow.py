@@ -187,3 +187,25 @@ def fold(graph: Graph, kinds: tuple[type[nn.Module], ...]) -> Graph:
         for other in graph.values():
             other.inputs = [head.name if i == name else i for i in other.inputs]
     return graph
+
+
+@torch.no_grad()
+def traced_shapes(network: nn.Module, *, size: int = 256) -> dict[str, tuple[int, ...]]:
+    """Output shape (C, H, W) of every named part of a network, recorded while one slice runs through."""
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def record(name: str):
+        def hook(_module: nn.Module, _inputs: tuple, output: torch.Tensor) -> None:
+            shapes[name] = tuple(output.shape[1:])
+
+        return hook
+
+    handles = [part.register_forward_hook(record(name)) for name, part in network.named_modules() if name]
+    training = network.training
+    try:
+        network.eval()(torch.zeros(1, network.in_channels, size, size))
+    finally:
+        network.train(training)
+        for handle in handles:
+            handle.remove()
+    return shapes

@@ -63,6 +63,16 @@ def _lookup(copied: dict[str, Any], protocol: str) -> float:
     )
 
 
+def _of_both(ours: Ours, run: str, plain: str, *, protocol: str) -> tuple[list[Record], list[Record]] | None:
+    """Records of two runs under the seeds or folds that both have, in the same order; None if there are none."""
+    profile = ours.best(run, protocol=protocol)[0]
+    if not profile:
+        return None
+    mine, base = (ours.group(name, protocol=protocol, profile=profile) for name in (run, plain))
+    common = [suffix for suffix in mine if suffix in base]
+    return ([mine[s] for s in common], [base[s] for s in common]) if common else None
+
+
 def _leak(ours: Ours, copied: dict[str, Any]) -> Explanation:
     shown = [
         f"{name} {mean_and_std(_scores_of(records), digits=2) if records else NOT_RUN}"
@@ -149,14 +159,11 @@ def _beyond(ours: Ours, _: dict[str, Any]) -> Explanation:
     found = []
     for key, plain in BEYOND.items():
         for protocol, name in (("slice", "random slices"), ("patient", "new patients")):
-            profile, records = ours.best(key, protocol=protocol)
-            suffixes = set(ours.group(key, protocol=protocol, profile=profile)) if records else set()
-            base = ours.group(plain, protocol=protocol, profile=profile) if records else {}
-            if both := sorted(suffixes & set(base)):
-                mine = ours.group(key, protocol=protocol, profile=profile)
-                a, b = (np.mean(_scores_of([group[s] for s in both])) for group in (base, mine))
+            if both := _of_both(ours, key, plain, protocol=protocol):
+                mine, base = both
                 found.append(
-                    f"{key} on {name}: {a:.2f} → {b:.2f} ({len(both)} of the same split{'s' * (len(both) > 1)})"
+                    f"{key} on {name}: {np.mean(_scores_of(base)):.2f} → {np.mean(_scores_of(mine)):.2f} "
+                    f"({len(mine)} of the same split{'s' * (len(mine) > 1)})"
                 )
     return Explanation(
         "no augmentation, schedule or averaging",
@@ -202,20 +209,20 @@ def _seeds(ours: Ours, _: dict[str, Any]) -> Explanation:
 
 
 def _choices(ours: Ours, _: dict[str, Any]) -> Explanation:
-    base = ours.best(HEADLINE)
     found, missing = [], 0
     for row in (r for r in ROWS if r.key.startswith("alt-")):
-        name = run_name(row, "infection")
-        records = ours.group(name, protocol="slice", profile=base[0]) if base[1] else {}
-        if records:
-            difference = np.mean(_scores_of(list(records.values()))) - np.mean(_scores_of(base[1]))
-            found.append(f"{row.label} {difference:+.3f}")
+        if both := _of_both(ours, run_name(row, "infection"), HEADLINE, protocol="slice"):
+            mine, base = both
+            difference = np.mean(_scores_of(mine)) - np.mean(_scores_of(base))
+            found.append(
+                f"{row.label} {difference:+.3f} ({len(mine)} of the same seed{'s' * (len(mine) > 1)})"
+            )
         else:
             missing += 1
     return Explanation(
         "choices where the paper is silent",
         (
-            "; ".join(found) + f"; {missing} {NOT_RUN}."
+            "; ".join(found) + (f"; {missing} {NOT_RUN}." if missing else ".")
             if found
             else f"{missing} alternatives of the register: {NOT_RUN}."
         ),

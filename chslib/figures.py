@@ -9,7 +9,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from torch import nn
 
 from chslib.metrics import confusion, scores
 
@@ -107,25 +106,3 @@ def plot_run_cases(
 def matplotlib_rgb(colour: str) -> tuple[float, float, float]:
     """A hexadecimal colour as three floats in [0, 1]."""
     return tuple(int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
-
-
-@torch.no_grad()
-def traced_shapes(network: nn.Module, *, size: int = 256) -> dict[str, tuple[int, ...]]:
-    """Output shape (C, H, W) of every named part of a network, recorded while one slice runs through."""
-    shapes: dict[str, tuple[int, ...]] = {}
-
-    def record(name: str):
-        def hook(_module: nn.Module, _inputs: tuple, output: torch.Tensor) -> None:
-            shapes[name] = tuple(output.shape[1:])
-
-        return hook
-
-    handles = [part.register_forward_hook(record(name)) for name, part in network.named_modules() if name]
-    training = network.training
-    try:
-        network.eval()(torch.zeros(1, network.in_channels, size, size))
-    finally:
-        network.train(training)
-        for handle in handles:
-            handle.remove()
-    return shapes
