@@ -88,8 +88,9 @@ def test_seeds_alternatives_and_rows_beyond_the_recipe_are_told_once_they_are_ru
     told = explanations(more, copied)["what was measured"]
     seeds = len(more.best("table2-infection")[1])
     assert seeds > 1 and f"{seeds} seeds of the headline: DSC 0.7" in told["chance"]
-    assert f"ReLU in Eq. 11 {0.77 - records[0]['test']['pooled']['dsc']:+.3f} (1 of the same seed)" in (
-        told["choices where the paper is silent"]
+    assert (
+        f"ReLU in Eq. 11 {0.77 - records[0]['test']['pooled']['dsc']:+.3f} (1 of the same seed)"
+        in (told["choices where the paper is silent"])
     )
     before = plain["test"]["pooled"]["dsc"]
     assert told["no augmentation, schedule or averaging"].startswith(

@@ -5,6 +5,8 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -200,3 +202,18 @@ def test_the_command_exports_a_second_stage_with_its_first(tmp_path, capsys):
         capsys.readouterr().err.startswith("error: ")
         and main(["list", "--weights", str(tmp_path / "no")]) == 0
     )
+
+
+def test_the_command_runs_its_module_once() -> None:
+    """Imported by the package as well, it would run twice, and runpy would warn of it."""
+    listed = subprocess.run(
+        [sys.executable, "-W", "error::RuntimeWarning", "-m", "chslib.pretrained", "list"],
+        cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert listed.returncode == 0, listed.stderr
+    assert listed.stdout.split() == available()
+    import chslib
+
+    assert chslib.load_pretrained is load_pretrained
+    with pytest.raises(AttributeError, match="load_everything"):
+        chslib.load_everything
