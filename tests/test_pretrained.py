@@ -216,4 +216,4 @@ def test_the_command_runs_its_module_once() -> None:
 
     assert chslib.load_pretrained is load_pretrained
     with pytest.raises(AttributeError, match="load_everything"):
-        chslib.load_everything
+        _ = chslib.load_everything
