@@ -65,8 +65,9 @@ grid: reproduce
 
 # What needs no environment is checked before one is installed.
 inputs:
-ifeq ($(filter smoke cpu paper,$(PROFILE)),)
-	@echo "error: unknown profile '$(PROFILE)'; expected smoke, cpu or paper" >&2; exit 1
+PROFILES := smoke cpu paper cpu-long cpu-256
+ifeq ($(filter $(PROFILES),$(PROFILE)),)
+	@echo "error: unknown profile '$(PROFILE)'; expected one of: $(PROFILES)" >&2; exit 1
 endif
 ifneq ($(PROFILE),smoke)
 	@test -n "$(SLICES)" || { echo "error: profile $(PROFILE) needs a slice store: make reproduce PROFILE=$(PROFILE) SLICES=folder (README.md says how to make one)" >&2; exit 1; }

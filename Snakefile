@@ -4,9 +4,9 @@
 #   snakemake --profile workflow/slurm --config profile=paper slices=/folder scope=all
 #
 # --config, each with its default:
-#   profile=smoke    smoke, cpu or paper
+#   profile=smoke    a key of chslib.profiles.PROFILES
 #   slices=          folder of a slice store; empty: the phantom, made on the spot (smoke only)
-#   results=         folder of the records; empty: results (smoke), results/local (cpu, paper)
+#   results=         folder of the records; empty: results (smoke), results/local (the others)
 #   scope=rows       headline, rows or all (chslib.experiments.campaign), or none: pages alone
 #   runs=            names of runs in place of a scope; the first stages that they need come along
 #   weights=runs     folder of the checkpoints and predictions

@@ -9,8 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from chslib.answers import Ours, parameters
+from chslib.experiments import RUNS
 from chslib.figures import BLUE, SKY, VERMILION
 from chslib.ledger import NOT_RUN, paper_numbers
+from chslib.profiles import PROFILES, Profile
 from chslib.tables import our_records
 from chslib.verdicts import printed
 
@@ -58,6 +60,42 @@ def gains(scores: pd.DataFrame) -> pd.DataFrame:
     return added.set_axis(
         ["+" + row.split(" (")[0].rsplit("+", 1)[1] for row in values.index.get_level_values("row")[1:]]
     ).rename_axis("component")
+
+
+def reductions(results: str | Path, *, data: str | None = None) -> pd.DataFrame:
+    """What a profile's reduction costs: runs repeated with one thing changed (register row 12).
+
+    Each run of a profile that stands beside another (`Profile.beside`) is paired with the run of the
+    same name there: the same network, split, seed and slices.
+
+    Args:
+        results, data: see `chslib.records.load_records`.
+
+    Returns:
+        A row for each pair, in the order of the profiles and the grid: run, protocol ("slice" or
+        "patient"), change (in words), before and after (pooled DSC), their difference, and of the
+        second the best epoch and the number of epochs. Empty where nothing was run twice.
+    """
+    changed = [profile for profile in PROFILES.values() if profile.beside]
+    ours = Ours(results, tuple({p.beside: 0 for p in changed} | {p.name: 0 for p in changed}), data=data)
+    rows = [
+        _reduction(profile, name, ours)
+        for profile in changed
+        for name in ours.accepted[profile.name]
+        if name in ours.accepted[profile.beside]
+    ]
+    columns = ["run", "protocol", "change", "before", "after", "difference", "best epoch", "epochs"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _reduction(profile: Profile, name: str, ours: Ours) -> dict[str, object]:
+    before, after = (ours.accepted[p][name] for p in (profile.beside, profile.name))
+    scores = [record["test"]["pooled"]["dsc"] for record in (before, after)]
+    return {
+        "run": name, "protocol": RUNS[name].protocol, "change": profile.change,
+        "before": scores[0], "after": scores[1], "difference": scores[1] - scores[0],
+        "best epoch": after["fit"]["best_epoch"], "epochs": after["fit"]["epochs"],
+    }  # fmt: skip
 
 
 def _clean(axis: Axes, *, anything: bool) -> None:

@@ -1,10 +1,11 @@
 """The profiles that size every run, and what can be known to be wrong before anything is trained.
 
 `smoke` shows that everything runs, on phantom slices; `cpu` is a smaller replication on real
-slices; `paper` is the replication. Profiles write to different folders.
+slices; `paper` is the replication. Two more each change one thing of `cpu`, and so measure what its
+reduction costs. Profiles write to different folders.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 TARGETS = ("lungs", "infection")
@@ -22,6 +23,8 @@ class Profile:
         beyond_passes: passes over the training slices in an epoch of a run beyond the paper's
             recipe (`chslib.recipe`); the rows of its tables make one.
         worth: what its numbers are worth, in one clause, for captions.
+        beside: the profile that it differs from in one thing, if it does.
+        change: that thing, in words.
     """
 
     name: str
@@ -33,6 +36,8 @@ class Profile:
     learning_rate: float = 1e-3
     patience: int = 10
     beyond_passes: int = 2
+    beside: str | None = None
+    change: str = ""
 
 
 PROFILES = {
@@ -59,6 +64,24 @@ PROFILES = {
         batch_size=16,
         max_epochs={"lungs": 100, "infection": 100},
         worth="real slices at 256x256, trained until early stopping: the replication",
+    ),
+}
+PROFILES |= {
+    "cpu-long": replace(
+        PROFILES["cpu"],
+        name="cpu-long",
+        max_epochs={target: 4 * epochs for target, epochs in PROFILES["cpu"].max_epochs.items()},
+        worth="real slices at 128x128, four times the epochs of cpu: what these are worth",
+        beside="cpu",
+        change="up to four times the epochs",
+    ),
+    "cpu-256": replace(
+        PROFILES["cpu"],
+        name="cpu-256",
+        size=256,
+        worth="real slices at 256x256, the epochs of cpu: what the size is worth",
+        beside="cpu",
+        change="256x256 in place of 128x128",
     ),
 }
 

@@ -356,7 +356,7 @@ def train_run(
 
     Args:
         name: a key of `chslib.experiments.RUNS`.
-        profile: "smoke", "cpu" or "paper".
+        profile: a key of `chslib.profiles.PROFILES`.
         slices: folder of a slice store.
         progress: a bar within each epoch; a line behind each is printed in any case.
 

@@ -34,7 +34,9 @@ from chslib.verdicts import (
 )
 
 ROOT = Path(__file__).resolve().parent.parent
-COMMITTED = sorted(p for p in (ROOT / "results").glob("*/*.json") if p.parent.name in ("cpu", "paper"))
+COMMITTED = sorted(
+    p for p in (ROOT / "results").glob("*/*.json") if p.parent.name in PROFILES and p.parent.name != "smoke"
+)
 RUN = "table2-lungs-patient-fold0"
 DATA = "f" * 64
 
@@ -618,7 +620,7 @@ def test_a_committed_record_holds_together(path):
     assert not str(record).count(str(ROOT.parent) + "/") and not str(record).count("/home/")
 
 
-@pytest.mark.parametrize("profile", ["cpu", "paper"])
+@pytest.mark.parametrize("profile", [name for name in PROFILES if name != "smoke"])
 def test_every_committed_record_counts_and_knows_its_first_stage(profile):
     accepted, refused = load_records(ROOT / "results", profile)
     assert refused == {}
