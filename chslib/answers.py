@@ -51,12 +51,14 @@ class Ours:
         data: see `chslib.records.load_records`.
 
     Attributes:
+        results, data: as given.
         accepted, refused: by profile, see `load_records`.
     """
 
     def __init__(
         self, results: str | Path, profiles: Sequence[str] = ("paper", "cpu"), *, data: str | None = None
     ) -> None:
+        self.results, self.data = Path(results), data
         loaded = {profile: load_records(results, profile, data=data) for profile in profiles}
         self.accepted: dict[str, dict[str, Record]] = {p: a for p, (a, _) in loaded.items()}
         self.refused: dict[str, dict[str, str]] = {p: r for p, (_, r) in loaded.items()}
