@@ -79,10 +79,35 @@ def _batches(volume: np.ndarray, size: int) -> Iterator[tuple[slice, np.ndarray]
 
 
 @torch.inference_mode()
+def predict_logits(
+    network: nn.Module, inputs: np.ndarray, *, batch_size: int, progress: str | None = None
+) -> Iterator[tuple[slice, Tensor]]:
+    """Logits (N, 1, H, W) of one network, batch by batch, each with the rows that it is of.
+
+    The network is left in the mode that it was in. Arguments as for `predict_masks`.
+    """
+    device = next(network.parameters()).device
+    was_training = network.training
+    network.eval()
+    batches = -(-len(inputs) // batch_size)
+    bar = tqdm(
+        _batches(inputs, batch_size), total=batches, desc=progress, unit="batch", disable=progress is None,
+        leave=False,
+    )  # fmt: skip
+    try:
+        for part, slices in bar:
+            batch = torch.from_numpy(slices).to(device).float() / 255
+            with torch.autocast("cuda", dtype=torch.bfloat16, enabled=device.type == "cuda"):
+                logits = network(batch.to(memory_format=torch.channels_last))
+            yield part, logits
+    finally:
+        network.train(was_training)
+
+
 def predict_masks(
     network: nn.Module, inputs: np.ndarray, *, batch_size: int, progress: str | None = None
 ) -> np.ndarray:
-    """Binary masks (sigmoid > 0.5) by one network, which is left in the mode that it was in.
+    """Binary masks (sigmoid > 0.5, register row 44) by one network, which is left in the mode that it was in.
 
     Args:
         network: one stage, on the device to use; on a GPU it runs in bfloat16.
@@ -93,21 +118,9 @@ def predict_masks(
     Returns:
         uint8 (S, 1, H, W) of 0 and 1.
     """
-    device = next(network.parameters()).device
-    was_training = network.training
-    network.eval()
     masks = np.empty((len(inputs), 1, *inputs.shape[2:]), dtype=np.uint8)
-    batches = -(-len(inputs) // batch_size)
-    bar = tqdm(
-        _batches(inputs, batch_size), total=batches, desc=progress, unit="batch", disable=progress is None,
-        leave=False,
-    )  # fmt: skip
-    for part, slices in bar:
-        batch = torch.from_numpy(slices).to(device).float() / 255
-        with torch.autocast("cuda", dtype=torch.bfloat16, enabled=device.type == "cuda"):
-            logits = network(batch.to(memory_format=torch.channels_last))
+    for part, logits in predict_logits(network, inputs, batch_size=batch_size, progress=progress):
         masks[part] = (logits > 0).cpu().numpy()
-    network.train(was_training)
     return masks
 
 

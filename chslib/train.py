@@ -394,13 +394,9 @@ def _train(
     network = make_network(run, settings)
     config = {**run_config(run, settings, network), "data_fingerprint": store.fingerprint}
 
-    parent, inputs = None, store.ct[:, None]
-    if run.first_stage:
-        lungs, parent = _first_stage(run, store, Path(runs) / profile / run.first_stage)
-        inputs = second_stage_inputs(store, lungs, cascade=run.cascade)
+    inputs, lungs, parent = stage_inputs(run, store, Path(runs) / profile)
+    if parent:
         config["first_stage_weights"] = parent["weights_sha256"]
-    elif run.cascade == "truth":
-        inputs = second_stage_inputs(store, store.lung[:, None], cascade="mask")
     config = json.loads(json.dumps(config))  # as a record gives it back: lists, no tuples
     if record_path.is_file():
         record = json.loads(record_path.read_text())
@@ -555,6 +551,29 @@ def load_masks(path: str | Path) -> tuple[np.ndarray, dict[str, str]]:
         shape = tuple(saved["shape"])
         masks = np.unpackbits(saved["bits"], count=int(np.prod(shape))).reshape(shape)
         return masks, {k: str(saved[k]) for k in ("fingerprint", "weights_sha256")}
+
+
+def stage_inputs(
+    run: Run, store: SliceStore, runs: Path
+) -> tuple[np.ndarray, np.ndarray | None, dict[str, str] | None]:
+    """What a run's network sees: uint8 (S, C, H, W), and what it comes from.
+
+    Args:
+        runs: folder of the runs of its profile, where its first stage left its predictions.
+
+    Returns:
+        The inputs; the predicted lungs (S, 1, H, W) and the name and weights of the run that
+        predicted them, or None twice where no first stage feeds it.
+
+    Raises:
+        FileNotFoundError, ValueError: predictions of the first stage that are absent or of other data.
+    """
+    if run.first_stage:
+        lungs, parent = _first_stage(run, store, runs / run.first_stage)
+        return second_stage_inputs(store, lungs, cascade=run.cascade), lungs, parent
+    if run.cascade == "truth":
+        return second_stage_inputs(store, store.lung[:, None], cascade="mask"), None, None
+    return store.ct[:, None], None, None
 
 
 def _first_stage(run: Run, store: SliceStore, folder: Path) -> tuple[np.ndarray, dict[str, str]]:

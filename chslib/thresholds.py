@@ -1,0 +1,246 @@
+"""Where the mask is cut: what another threshold than 0.5 is worth (register row 44).
+
+The paper does not say at which probability a pixel counts as infected; every mask here is cut at
+0.5. A network that is unsure on a new patient then marks too little. This module scores a trained
+run at a ladder of thresholds, on its validation and its test slices, so that one can be chosen on the
+former and tried on the latter. It answers no number of the paper.
+
+    python -m chslib.thresholds RUN --profile cpu --slices FOLDER
+
+writes `results/thresholds/<profile>/<run>.json` from the weights that the run left.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from chslib.data.slices import TARGETS, read_store
+from chslib.data.splits import make_split, persons
+from chslib.experiments import RUNS, get_run
+from chslib.figures import BLUE, GREEN, SKY, VERMILION
+from chslib.metrics import COUNTS, scores
+from chslib.profiles import get_profile
+from chslib.records import read_record
+from chslib.runlog import digest, environment, write_json
+
+LADDER = (0.02, 0.05, *(round(0.1 + 0.05 * step, 2) for step in range(17)))
+USUAL = LADDER.index(0.5)
+PARTS = ("validation", "test")
+FOLDER = "thresholds"
+KEYS = ("run", "profile", "weights_sha256", "ladder", "columns", *PARTS, "commit", "versions", "device")
+
+
+def threshold_record(
+    name: str,
+    *,
+    profile: str,
+    slices: str | Path,
+    results: str | Path = "results",
+    runs: str | Path = "runs",
+    progress: bool = False,
+) -> dict[str, Any]:
+    """Counts of a trained run at every threshold of `LADDER`, by part and patient.
+
+    Args:
+        name, profile: of the run; slices: folder of the store that it was trained on.
+        results, runs: folders of its record and of its weights.
+
+    Returns:
+        The record: for each part, by patient, a list of `COUNTS` for each threshold.
+
+    Raises:
+        FileNotFoundError: no record, or no weights.
+        ValueError: weights or slices that are not those of the record.
+    """
+    from chslib.inference import predict_logits
+    from chslib.train import (
+        load_weights,
+        make_network,
+        stage_inputs,
+    )  # training imports more than reading needs
+
+    run, settings = get_run(name), get_profile(profile)
+    record = read_record(Path(results) / profile / f"{run.name}.json")
+    network = make_network(run, settings)
+    found = load_weights(network, Path(runs) / profile / run.name / "weights.pt")
+    if found != record["weights_sha256"]:
+        raise ValueError(
+            f"weights.pt of {run.name} has sha256 {found[:12]}, its record {record['weights_sha256'][:12]}; "
+            "the two belong to different trainings, train the run again."
+        )
+    store = read_store(slices, size=settings.size, progress=progress)
+    if store.fingerprint != record["data"]["fingerprint"]:
+        raise ValueError(
+            f"{slices} has fingerprint {store.fingerprint[:12]}, {run.name} was trained on "
+            f"{record['data']['fingerprint'][:12]}; give the folder of that store."
+        )
+    inputs, _, _ = stage_inputs(run, store, Path(runs) / profile)
+    split = make_split(store.table, protocol=run.protocol, fold=run.fold, seed=run.seed)
+    people, truth = persons(store.table), getattr(store, TARGETS[run.target]) > 0
+    parts: dict[str, dict[str, list[list[int]]]] = {}
+    for part in PARTS:
+        rows = getattr(split, part)
+        counted: dict[str, np.ndarray] = {}
+        predicted = predict_logits(
+            network, inputs[rows], batch_size=settings.batch_size, progress=part if progress else None
+        )
+        for batch, logits in predicted:
+            heights = logits.float().cpu().numpy()[:, 0]
+            for row, height in zip(rows[batch], heights, strict=True):
+                counts = np.array([_counts(height > _logit(cut), truth[row]) for cut in LADDER])
+                counted[people[row]] = counted.get(people[row], 0) + counts
+        parts[part] = {who: counted[who].tolist() for who in sorted(counted)}
+    made: dict[str, Any] = {
+        "run": run.name,
+        "profile": profile,
+        "weights_sha256": found,
+        "ladder": list(LADDER),
+        "columns": list(COUNTS),
+        **parts,
+        **environment(),
+    }
+    made["digest"] = digest(made)
+    return made
+
+
+def _logit(probability: float) -> float:
+    return float(np.log(probability / (1 - probability)))
+
+
+def _counts(mask: np.ndarray, truth: np.ndarray) -> list[int]:
+    tp = int((mask & truth).sum())
+    fp, fn = int(mask.sum()) - tp, int(truth.sum()) - tp
+    return [tp, fp, fn, mask.size - tp - fp - fn]
+
+
+def pooled(record: dict[str, Any], part: str) -> np.ndarray:
+    """Counts of a part over all its patients, (thresholds, 4)."""
+    return np.sum([np.array(rows) for rows in record[part].values()], axis=0)
+
+
+def chosen(record: dict[str, Any]) -> int:
+    """Position in the ladder of the highest Dice coefficient on the validation slices; of equals the nearest to 0.5."""
+    dsc = scores(pooled(record, "validation"))["dsc"]
+    best = np.flatnonzero(dsc >= dsc.max() - 1e-12)
+    return int(min(best, key=lambda i: abs(record["ladder"][i] - 0.5)))
+
+
+def read_thresholds(results: str | Path) -> list[dict[str, Any]]:
+    """Every record of a results folder, in the order of profiles and grid.
+
+    Raises:
+        ValueError: one that was changed after it was written, or does not fit its run's record: other
+            weights, or other counts at 0.5.
+    """
+    found = []
+    for path in sorted((Path(results) / FOLDER).glob("*/*.json")):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        anew = f"write it anew: python -m chslib.thresholds {path.stem} --profile {path.parent.name}"
+        if any(key not in record for key in KEYS) or record.get("digest") != digest(record):
+            raise ValueError(f"{path} was changed after it was written, or is none of this module; {anew}.")
+        if (record["profile"], record["run"]) != (path.parent.name, path.stem) or record["run"] not in RUNS:
+            raise ValueError(f"{path} says it is {record['profile']}/{record['run']}; {anew}.")
+        own = read_record(Path(results) / record["profile"] / f"{record['run']}.json")
+        if own["weights_sha256"] != record["weights_sha256"]:
+            raise ValueError(f"{path} is of other weights than the record of its run; {anew}.")
+        counts = [int(n) for n in np.sum([row[1:] for row in own["slices"]], axis=0)]
+        if pooled(record, "test")[record["ladder"].index(0.5)].tolist() != counts:
+            raise ValueError(f"{path} has other counts at 0.5 than the record of its run; {anew}.")
+        found.append(record)
+    order = list(RUNS)
+    return sorted(found, key=lambda record: (record["profile"], order.index(record["run"])))
+
+
+def thresholds_of(records: list[dict[str, Any]]) -> pd.DataFrame:
+    """What a threshold chosen on validation slices is worth on the test slices.
+
+    Returns:
+        A row for each record: run, profile, protocol, threshold, and on the test slices DSC at 0.5, at
+        the threshold, and the highest of the ladder, which nobody could have chosen; precision and recall at the threshold.
+    """
+    rows = []
+    for record in records:
+        at, test = chosen(record), scores(pooled(record, "test"))
+        rows.append(
+            {
+                "run": record["run"],
+                "profile": record["profile"],
+                "protocol": RUNS[record["run"]].protocol,
+                "threshold": record["ladder"][at],
+                "usual": float(test["dsc"][record["ladder"].index(0.5)]),
+                "chosen": float(test["dsc"][at]),
+                "highest": float(test["dsc"].max()),
+                "precision": float(test["precision"][at]),
+                "recall": float(test["recall"][at]),
+            }
+        )
+    columns = ("run", "profile", "protocol", "threshold", "usual", "chosen", "highest", "precision", "recall")
+    return pd.DataFrame(rows, columns=list(columns))
+
+
+def plot_thresholds(records: list[dict[str, Any]], *, labels: dict[str, str]) -> Figure:
+    """Test DSC against the threshold, a panel for each protocol; filled: chosen on validation, hollow: 0.5.
+
+    Args:
+        labels: what a run is called in the legend, by `profile/run`; one without a name keeps that.
+    """
+    figure, axes = plt.subplots(1, 2, figsize=(8.4, 4.4), layout="constrained", sharey=True)
+    looks = [(colour, line) for line in ("-", "--", ":") for colour in (BLUE, VERMILION, GREEN, SKY, "0.3")]
+    for axis, (protocol, title) in zip(axes, (("slice", "random slices"), ("patient", "new patients"))):
+        shown = [record for record in records if RUNS[record["run"]].protocol == protocol]
+        for record, (colour, line) in zip(shown, looks):
+            ladder, dsc = np.array(record["ladder"]), scores(pooled(record, "test"))["dsc"]
+            name = f"{record['profile']}/{record['run']}"
+            axis.plot(ladder, dsc, line, color=colour, lw=1.4, label=labels.get(name, name))
+            at, usual = chosen(record), record["ladder"].index(0.5)
+            axis.plot(ladder[usual], dsc[usual], "o", mfc="white", color=colour, ms=6)
+            axis.plot(ladder[at], dsc[at], "o", color=colour, ms=6)
+        axis.set(title=title, xlabel="threshold of the probability", xlim=(0, 1))
+        axis.grid(axis="y", color="0.9", lw=0.8)
+        axis.spines[["top", "right"]].set_visible(False)
+        if shown:
+            axis.legend(frameon=False, fontsize=7.5, loc="lower left")
+        else:
+            axis.text(0.5, 0.5, "not run", transform=axis.transAxes, ha="center", color="0.35")
+    axes[0].set_ylabel("DSC, all test pixels pooled")
+    return figure
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """`python -m chslib.thresholds RUN --profile cpu --slices FOLDER`."""
+    parser = argparse.ArgumentParser(
+        prog="python -m chslib.thresholds", description="Score a trained run at a ladder of thresholds."
+    )
+    parser.add_argument("run", help="a name of the grid; python -m chslib.experiments list shows them")
+    parser.add_argument("--profile", default="cpu")
+    parser.add_argument("--slices", required=True, help="folder of the slice store")
+    parser.add_argument("--results", default="results", help="folder of the records (%(default)s)")
+    parser.add_argument("--runs", default="runs", help="folder of the weights (%(default)s)")
+    options = parser.parse_args(arguments)
+    try:
+        record = threshold_record(
+            options.run, profile=options.profile, slices=options.slices, results=options.results,
+            runs=options.runs, progress=sys.stderr.isatty(),
+        )  # fmt: skip
+    except (ValueError, FileNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    path = Path(options.results) / FOLDER / options.profile / f"{record['run']}.json"
+    write_json(path, record)
+    line = thresholds_of([record]).iloc[0]
+    print(
+        f"{path}: at 0.5 DSC {line['usual']:.3f}, at {line['threshold']:g} (chosen on validation slices) "
+        f"{line['chosen']:.3f}, at most {line['highest']:.3f}"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
