@@ -2,11 +2,13 @@
 
 A page has, between double braces, one of
 
-    dsc RUN                  a score of the record of a run, all test pixels pooled; any score's name
+    dsc RUN                  a score of the record of a run, all test pixels pooled; any score's name;
+                             PROFILE/RUN for another profile than the tables' (paper, else cpu)
     patients RUN             the Dice coefficient of each test patient, ascending
     reach RUN                the lowest and the highest of all its new patients, whatever fold
     epochs RUN, size RUN     that it was trained for and at
     copied PROTOCOL TARGET   Dice coefficient of copying the mask of the most similar training slice
+    cut gain PROTOCOL        what a threshold chosen on validation slices adds to the Dice coefficient, least to most
     spread RUN RUN ...       the most by which the Dice coefficients of runs differ, rounded up
     paper ID, ours ID, new ID, folds ID
                              of a line of the ledger: theirs, ours on random slices, ours on new patients,
@@ -71,7 +73,7 @@ class Numbers:
             return self._ledger(what, *names)
         fixed: dict[str, Callable[..., str]] = {
             "patients": self._patients, "reach": self._reach, "epochs": self._epochs, "size": self._size,
-            "copied": self._copied, "spread": self._spread, "slices": self._slices, "people": self._people, "runs": self._runs,
+            "copied": self._copied, "cut": self._cut, "spread": self._spread, "slices": self._slices, "people": self._people, "runs": self._runs,
             "register": self._register,
         }  # fmt: skip
         return fixed[what](*names) if what in fixed else self._score(what, *names)
@@ -91,15 +93,18 @@ class Numbers:
         return {line["id"]: line for line in ledger_of(self.ours).to_dict("records")}
 
     def record(self, run: str) -> dict[str, Any] | None:
-        """A run's record, of the first profile that has it; None: not run.
+        """A run's record, of the profile that it names or of the tables' first that has it; None: not run.
 
         Raises:
-            ValueError: no run of the grid.
+            ValueError: no run of the grid, or no such profile.
         """
+        from chslib.answers import Ours
         from chslib.experiments import get_run
 
+        profile, _, run = run.rpartition("/")
         name = get_run(run).name
-        return next((of[name] for of in self.ours.accepted.values() if name in of), None)
+        ours = Ours(self.source / "results", (profile,)) if profile else self.ours
+        return next((of[name] for of in ours.accepted.values() if name in of), None)
 
     def _score(self, score: str, run: str) -> str:
         from chslib.metrics import SCORES
@@ -138,6 +143,16 @@ class Numbers:
         if not own:
             raise KeyError(protocol)
         return f"{math.fsum(own) / len(own):.2f}"
+
+    def _cut(self, what: str, protocol: str) -> str:
+        from chslib.thresholds import read_thresholds, thresholds_of
+
+        if (what, protocol) not in (("gain", "slice"), ("gain", "patient")):
+            raise KeyError(f"{what} {protocol}")
+        found = thresholds_of(read_thresholds(self.source / "results")).query("protocol == @protocol")
+        gains = found["chosen"] - found["usual"]
+        ends = [f"{gain:+.2f}" for gain in (gains.min(), gains.max())]
+        return NOT_RUN if gains.empty else " to ".join(dict.fromkeys(ends))
 
     def _spread(self, *runs: str) -> str:
         records = [self.record(run) for run in runs]

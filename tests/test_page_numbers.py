@@ -14,6 +14,7 @@ from chslib.figures_cases import learning_curves
 from chslib.leakage import RECORD, read_leakage
 from chslib.ledger import paper_numbers
 from chslib.records import KNOWN_DATA, load_records
+from chslib.thresholds import read_thresholds, thresholds_of
 
 ROOT = Path(__file__).resolve().parent.parent
 _spec = importlib.util.spec_from_file_location("page_numbers", ROOT / "book/page_numbers.py")
@@ -73,6 +74,15 @@ def test_no_score_is_typed_by_hand(page: str) -> None:
 def test_the_values_are_the_records_the_ledger_s_and_the_paper_s(numbers, scores, copied) -> None:
     assert numbers.value(f"dsc {SLICE}") == f"{scores[SLICE]['dsc']:.2f}"
     assert numbers.value(f"recall {FOLD}") == f"{scores[FOLD]['recall']:.2f}"
+    longer = load_records(ROOT / "results", "cpu-long")[0]["table3-miniseg"]["test"]["pooled"]
+    assert numbers.value("dsc cpu-long/table3-miniseg") == f"{longer['dsc']:.2f}"
+    assert numbers.value("dsc cpu/table3-miniseg") == numbers.value("dsc table3-miniseg")
+    assert numbers.value("dsc paper/table3-miniseg") == "not run"
+    for protocol in ("slice", "patient"):
+        cut = thresholds_of(read_thresholds(ROOT / "results")).query("protocol == @protocol")
+        gains = (cut["chosen"] - cut["usual"]).round(2)
+        told = [float(gain) for gain in numbers.value(f"cut gain {protocol}").split(" to ")]
+        assert (told[0], told[-1]) == (gains.min(), gains.max())
     assert numbers.value("copied slice infection") == f"{copied['slice']:.2f}"
     printed = dict(zip(*(paper_numbers()[k] for k in ("id", "value"))))
     assert numbers.value("paper t2-infection-dsc") == printed["t2-infection-dsc"] == "0.88"
@@ -108,13 +118,23 @@ def test_without_its_record_a_number_is_not_run(tmp_path: Path) -> None:
         "new t2-infection-dsc",
     )
     assert [alone.value(a) for a in asked] == ["not run"] * len(asked)
+    assert alone.value("cut gain patient") == "not run"
     assert alone.value("line t4-bu-dsc") == "0.07 | not run | not run | — | not run"
     assert (alone.value("folds t2-infection-dsc"), alone.value("runs")) == ("no fold", "1")
 
 
 @pytest.mark.parametrize(
     "place",
-    ["dsc table9-bu", "beauty table4-bu", "ours t9-bu-dsc", "dsc", "copied cake infection", "register 3"],
+    [
+        "dsc table9-bu",
+        "dsc huge/table4-bu",
+        "beauty table4-bu",
+        "ours t9-bu-dsc",
+        "dsc",
+        "copied cake infection",
+        "cut gain cake",
+        "register 3",
+    ],
 )
 def test_a_place_that_asks_for_nothing_known_is_refused(place: str, numbers, tmp_path: Path) -> None:
     page = tmp_path / "page.md"
