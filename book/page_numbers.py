@@ -10,9 +10,9 @@ A page has, between double braces, one of
     copied PROTOCOL TARGET   Dice coefficient of copying the mask of the most similar training slice
     cut gain PROTOCOL        what a threshold chosen on validation slices adds to the Dice coefficient, least to most
     spread RUN RUN ...       the most by which the Dice coefficients of runs differ, rounded up
-    paper ID, ours ID, new ID, folds ID
-                             of a line of the ledger: theirs, ours on random slices, ours on new patients,
-                             and of how many folds
+    paper ID, ours ID, seeds ID, new ID, folds ID
+                             of a line of the ledger: theirs, ours on random slices, of how many seeds, ours
+                             on new patients, and of how many folds
     line ID                  a row's cells: paper, ours, new (and of how many folds, if not of all), where
                              the verdict was reached, the verdict
     implied ID               the Jaccard index that goes with the paper's Dice coefficient
@@ -32,9 +32,9 @@ from typing import Any
 
 PLACE = re.compile(r"\{\{ ([^{}]+) \}\}")
 NOT_RUN = "not run"
-LEDGER = ("paper", "ours", "new", "folds", "implied", "line")
+LEDGER = ("paper", "ours", "seeds", "new", "folds", "implied", "line")
 FOLDS = 5  # of the patient protocol, chslib.data.splits.FOLDS
-COUNTS = {1: "one fold", 0: "no fold"}
+COUNTS = {1: "one", 0: "no", 2: "two", 3: "three"}
 
 
 class Numbers:
@@ -171,7 +171,9 @@ class Numbers:
                 [*cells, line["at"].replace("x", "×").replace("-", "–") or "—", line["verdict"]]
             )
         if what == "folds":
-            return COUNTS.get(line["folds"], f"{line['folds']} folds")
+            return counted(line["folds"], "fold")
+        if what == "seeds":
+            return counted(line["n"], "seed")
         if what == "implied":
             return f"{float(line['paper']) / (2 - float(line['paper'])):.2f}"
         if what == "paper":
@@ -194,6 +196,11 @@ class Numbers:
     def _register(self) -> str:
         text = (self.source / "book/register.md").read_text(encoding="utf-8")
         return str(len(re.findall(r"^\(row-\d+\)=$", text, flags=re.M)))
+
+
+def counted(number: int, what: str) -> str:
+    """A count for prose: no fold, one fold, two folds, 5 folds."""
+    return f"{COUNTS.get(number, number)} {what}{'s' * (number > 1)}"
 
 
 def two_digits(value: str, kind: str) -> str:

@@ -121,6 +121,7 @@ def test_without_its_record_a_number_is_not_run(tmp_path: Path) -> None:
     assert alone.value("cut gain patient") == "not run"
     assert alone.value("line t4-bu-dsc") == "0.07 | not run | not run | — | not run"
     assert (alone.value("folds t2-infection-dsc"), alone.value("runs")) == ("no fold", "1")
+    assert (alone.value("seeds t2-infection-dsc"), alone.value("seeds t4-bu-dsc")) == ("one seed", "no seed")
 
 
 @pytest.mark.parametrize(
