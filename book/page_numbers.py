@@ -191,7 +191,11 @@ class Numbers:
         return _one({record["data"]["patients"] for record in self._accepted})
 
     def _runs(self) -> str:
-        return str(len(self._accepted))
+        from chslib.profiles import PROFILES
+        from chslib.records import load_records
+
+        real = [profile for profile in PROFILES if profile != "smoke"]
+        return str(sum(len(load_records(self.source / "results", profile)[0]) for profile in real))
 
     def _register(self) -> str:
         text = (self.source / "book/register.md").read_text(encoding="utf-8")
