@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from chslib.answers import Ours
+from chslib.comparisons import reductions
 from chslib.explanations import EXPLANATIONS, conclusions, explanations, in_words
 from chslib.leakage import RECORD, read_leakage
 from chslib.ledger import ledger_of
@@ -100,3 +101,22 @@ def test_seeds_alternatives_and_rows_beyond_the_recipe_are_told_once_they_are_ru
         "`beyond-unet`, no row of its tables): DSC 0.77 over 1 of 5 folds"
         in conclusions(more, ledger_of(more))[-1]
     )
+
+
+def test_a_repeated_run_is_told_beside_the_one_it_repeats(ours, copied, tmp_path):
+    changed = reductions(ROOT / "results").set_index(["run", "change"])
+    line = changed.loc[("table3-miniseg", "up to four times the epochs")]
+    longer = Ours(ROOT / "results", ("cpu-long",)).accepted["cpu-long"]["table3-miniseg"]
+    before = ours.accepted["cpu"]["table3-miniseg"]["test"]["pooled"]["dsc"]
+    after = longer["test"]["pooled"]["dsc"]
+    assert line[["before", "after", "difference"]].tolist() == [before, after, after - before]
+    assert line[["protocol", "best epoch", "epochs"]].tolist() == ["slice", longer["fit"]["best_epoch"], 20]
+    told = explanations(ours, copied).loc["less training, smaller slices"]
+    assert f"table3-miniseg {before:.2f} → {after:.2f} with up to four times" in told["what was measured"]
+    most = changed.query("protocol == 'slice'")["difference"].max()
+    assert f"rose by up to {most:.2f}" in told["what it means"]
+    for profile in ("cpu", "cpu-long"):  # a repetition without what it repeats is told of nowhere
+        (tmp_path / profile).mkdir()
+    name = "table3-miniseg.json"
+    (tmp_path / "cpu-long" / name).write_text((ROOT / "results/cpu-long" / name).read_text())
+    assert reductions(tmp_path).empty
