@@ -198,8 +198,9 @@ def _threshold(ours: Ours, _: dict[str, Any]) -> Explanation:
         if (gained := gains.get(protocol)) is not None
     ]
     meaning = "The paper gives none."
-    if len(gains) == 2 and gains["patient"].mean() > gains["slice"].mean():
-        meaning += " Its choice is worth more on new patients, of whom a network is less sure."
+    if len(gains) == 2 and gains["patient"].abs().mean() > gains["slice"].abs().mean():
+        either = ", for better or worse" if gains["patient"].min() < 0 < gains["patient"].max() else ""
+        meaning += f" It matters more on new patients, of whom a network is less sure{either}."
     return Explanation(
         "the threshold of the mask",
         f"One chosen on validation slices in place of 0.5, on {'; on '.join(told)}."

@@ -1,7 +1,7 @@
 """Where the mask is cut: what another threshold than 0.5 is worth (register row 44).
 
 The paper does not say at which probability a pixel counts as infected; every mask here is cut at
-0.5. A network that is unsure on a new patient then marks too little. This module scores a trained
+0.5. A network that is unsure on a new patient may then mark too little. This module scores a trained
 run at a ladder of thresholds, on its validation and its test slices, so that one can be chosen on the
 former and tried on the latter. It answers no number of the paper.
 
