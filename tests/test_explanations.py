@@ -98,8 +98,8 @@ def test_seeds_alternatives_and_rows_beyond_the_recipe_are_told_once_they_are_ru
         f"beyond-unet on new patients: {before:.2f} → 0.77 (1 of the same split)"
     )
     assert (
-        "`beyond-unet`, no row of its tables): DSC 0.77 over 1 of 5 folds"
-        in conclusions(more, ledger_of(more))[-1]
+        "in no row of its tables: DSC 0.77 by `beyond-unet` (1 of 5 folds), "
+        in (conclusions(more, ledger_of(more))[-1])
     )
 
 
