@@ -8,7 +8,9 @@ A page has, between double braces, one of
     reach RUN                the lowest and the highest of all its new patients, whatever fold
     epochs RUN, size RUN     that it was trained for and at
     copied PROTOCOL TARGET   Dice coefficient of copying the mask of the most similar training slice
-    cut gain PROTOCOL        what a threshold chosen on validation slices adds to the Dice coefficient, least to most
+    cut RUN, cut gain PROTOCOL
+                             Dice coefficient at the threshold that validation slices choose; what that adds,
+                             least to most
     spread RUN RUN ...       the most by which the Dice coefficients of runs differ, rounded up
     paper ID, ours ID, seeds ID, new ID, folds ID
                              of a line of the ledger: theirs, ours on random slices, of how many seeds, ours
@@ -144,15 +146,20 @@ class Numbers:
             raise KeyError(protocol)
         return f"{math.fsum(own) / len(own):.2f}"
 
-    def _cut(self, what: str, protocol: str) -> str:
+    def _cut(self, what: str, protocol: str = "") -> str:
+        from chslib.experiments import get_run
         from chslib.thresholds import read_thresholds, thresholds_of
 
-        if (what, protocol) not in (("gain", "slice"), ("gain", "patient")):
-            raise KeyError(f"{what} {protocol}")
-        found = thresholds_of(read_thresholds(self.source / "results")).query("protocol == @protocol")
-        gains = found["chosen"] - found["usual"]
-        ends = [f"{gain:+.2f}" for gain in (gains.min(), gains.max())]
-        return NOT_RUN if gains.empty else " to ".join(dict.fromkeys(ends))
+        worth = thresholds_of(read_thresholds(self.source / "results"))
+        if what != "gain":
+            profile, _, run = what.rpartition("/")
+            of = worth[(worth["run"] == get_run(run).name) & (worth["profile"] == (profile or "cpu"))]
+            return NOT_RUN if of.empty else f"{of['chosen'].iloc[0]:.2f}"
+        if protocol not in ("slice", "patient"):
+            raise KeyError(protocol)
+        of = worth[worth["protocol"] == protocol]
+        ends = [f"{gain:+.2f}" for gain in (of["chosen"] - of["usual"]).agg(["min", "max"])]
+        return NOT_RUN if of.empty else " to ".join(dict.fromkeys(ends))
 
     def _spread(self, *runs: str) -> str:
         records = [self.record(run) for run in runs]

@@ -85,6 +85,9 @@ def test_the_values_are_the_records_the_ledger_s_and_the_paper_s(numbers, scores
         gains = (cut["chosen"] - cut["usual"]).round(2)
         told = [float(gain) for gain in numbers.value(f"cut gain {protocol}").split(" to ")]
         assert (told[0], told[-1]) == (gains.min(), gains.max())
+        run = cut.iloc[0]
+        assert numbers.value(f"cut {run['profile']}/{run['run']}") == f"{run['chosen']:.2f}"
+    assert numbers.value("cut table4-rib") == "not run"
     assert numbers.value("copied slice infection") == f"{copied['slice']:.2f}"
     printed = dict(zip(*(paper_numbers()[k] for k in ("id", "value"))))
     assert numbers.value("paper t2-infection-dsc") == printed["t2-infection-dsc"] == "0.88"
@@ -136,6 +139,7 @@ def test_without_its_record_a_number_is_not_run(tmp_path: Path) -> None:
         "dsc",
         "copied cake infection",
         "cut gain cake",
+        "cut cake",
         "register 3",
     ],
 )
