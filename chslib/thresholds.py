@@ -187,7 +187,7 @@ def thresholds_of(records: list[dict[str, Any]]) -> pd.DataFrame:
 
 def plot_thresholds(records: list[dict[str, Any]]) -> Figure:
     """Test DSC against the threshold, a panel for each protocol; filled: chosen on validation, hollow: 0.5."""
-    figure, axes = plt.subplots(1, 2, figsize=(8.4, 4.4), layout="constrained", sharey=True)
+    figure, axes = plt.subplots(1, 2, figsize=(8.4, 5.0), layout="constrained", sharey=True)
     looks = [(colour, line) for line in ("-", "--", ":") for colour in (BLUE, VERMILION, GREEN, SKY, "0.3")]
     for axis, (protocol, title) in zip(axes, (("slice", "random slices"), ("patient", "new patients"))):
         shown = [record for record in records if RUNS[record["run"]].protocol == protocol]
@@ -202,7 +202,13 @@ def plot_thresholds(records: list[dict[str, Any]]) -> Figure:
         axis.grid(axis="y", color="0.9", lw=0.8)
         axis.spines[["top", "right"]].set_visible(False)
         if shown:
-            axis.legend(frameon=False, fontsize=7.5, loc="lower center")
+            axis.legend(
+                frameon=False,
+                fontsize=7.5,
+                loc="upper center",
+                bbox_to_anchor=(0.5, -0.16),
+                ncols=1 + (len(shown) > 4),
+            )
         else:
             axis.text(0.5, 0.5, "not run", transform=axis.transAxes, ha="center", color="0.35")
     axes[0].set_ylabel("DSC, all test pixels pooled")
