@@ -181,10 +181,10 @@ def styled(frame: pd.DataFrame, *, name: str, caption: str = "") -> Shown:
         text = str(value).removeprefix("DSC ")
         if text == NOT_RUN:
             return "opacity: 0.7; white-space: nowrap"
+        verdict = next((css for verdict, css in _VERDICT_STYLE.items() if text.startswith(verdict)), "")
         # A deviation goes below its mean: beside it, six of them push the DSC out of the page.
-        if len(text) <= 15 and "±" not in text:
-            return "white-space: nowrap"
-        return next((css for verdict, css in _VERDICT_STYLE.items() if text.startswith(verdict)), "")
+        short = "white-space: nowrap" if len(text) <= 15 and "±" not in text else ""
+        return "; ".join(filter(None, (verdict, short)))
 
     def row(series: pd.Series) -> list[str]:
         of = series.name[-1] if isinstance(series.name, tuple) else series.name
