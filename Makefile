@@ -7,6 +7,7 @@
 # Each can be interrupted: the same command goes on where it stopped, and tries failed runs again.
 
 PROFILE ?= smoke
+PROFILES := smoke cpu paper cpu-long cpu-256
 SLICES  ?=
 PYTHON  ?= python3
 SHELL   := bash
@@ -65,7 +66,6 @@ grid: reproduce
 
 # What needs no environment is checked before one is installed.
 inputs:
-PROFILES := smoke cpu paper cpu-long cpu-256
 ifeq ($(filter $(PROFILES),$(PROFILE)),)
 	@echo "error: unknown profile '$(PROFILE)'; expected one of: $(PROFILES)" >&2; exit 1
 endif
