@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from chslib.profiles import PROFILES
+
 ROOT = Path(__file__).resolve().parent.parent
 # book/ holds pages and is no package; its one module is loaded by path.
 _spec = importlib.util.spec_from_file_location("book_build", ROOT / "book/build.py")
@@ -65,6 +67,16 @@ def test_the_readme_s_make_commands_exist() -> None:
     text = "".join((ROOT / f).read_text("utf-8") for f in ("README.md", "CONTRIBUTING.md"))
     used = set(re.findall(r"^make ([a-z]+)", text + (ROOT / "book/intro.md").read_text(), flags=re.M))
     assert {"reproduce", "test"} <= used <= targets
+
+
+def test_make_knows_every_profile_and_refuses_another() -> None:
+    listed = re.search(r"^PROFILES := (.*)$", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.M)
+    assert listed[1].split() == list(PROFILES)
+    for profile, told in (("cpu-long", "needs a slice store"), ("huge", "unknown profile 'huge'")):
+        done = subprocess.run(
+            ["make", "inputs", f"PROFILE={profile}"], cwd=ROOT, capture_output=True, text=True
+        )
+        assert done.returncode == 2 and told in done.stderr, done.stdout + done.stderr
 
 
 def test_the_readme_s_links_and_modules_exist() -> None:
