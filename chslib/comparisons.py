@@ -77,7 +77,9 @@ def reductions(results: str | Path, *, data: str | None = None) -> pd.DataFrame:
         second the best epoch and the number of epochs. Empty where nothing was run twice.
     """
     changed = [profile for profile in PROFILES.values() if profile.beside]
-    ours = Ours(results, tuple({p.beside: 0 for p in changed} | {p.name: 0 for p in changed}), data=data)
+    ours = Ours(
+        results, tuple(dict.fromkeys(name for p in changed for name in (p.beside, p.name))), data=data
+    )
     rows = [
         _reduction(profile, name, ours)
         for profile in changed

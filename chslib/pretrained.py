@@ -53,20 +53,14 @@ def export_weights(
 
     from chslib.experiments import get_run
     from chslib.profiles import get_profile
-    from chslib.train import load_weights, make_network  # training imports more than loading needs
+    from chslib.train import trained_network  # training imports more than loading needs
 
     told = get_run(run)
     record_path = Path(results) / profile / f"{told.name}.json"
     if not record_path.is_file():
         raise FileNotFoundError(f"{record_path} is missing; train {told.name} first.")
     record = json.loads(record_path.read_text())
-    network = make_network(told, get_profile(profile))
-    found = load_weights(network, Path(runs) / profile / told.name / "weights.pt")
-    if found != record["weights_sha256"]:
-        raise ValueError(
-            f"weights.pt of {told.name} has sha256 {found[:12]}, its record {record['weights_sha256'][:12]}; "
-            "the two belong to different trainings, train the run again."
-        )
+    network = trained_network(told, get_profile(profile), record, runs)
     half = {k: v.half().contiguous() if v.is_floating_point() else v for k, v in network.state_dict().items()}
     if wrong := [k for k, v in half.items() if not torch.isfinite(v).all()]:
         raise ValueError(f"{', '.join(wrong)} of {told.name} exceed the range of float16 (65504).")

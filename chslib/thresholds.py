@@ -60,21 +60,11 @@ def threshold_record(
         ValueError: weights or slices that are not those of the record.
     """
     from chslib.inference import predict_logits
-    from chslib.train import (
-        load_weights,
-        make_network,
-        stage_inputs,
-    )  # training imports more than reading needs
+    from chslib.train import stage_inputs, trained_network  # training imports more than reading needs
 
     run, settings = get_run(name), get_profile(profile)
     record = read_record(Path(results) / profile / f"{run.name}.json")
-    network = make_network(run, settings)
-    found = load_weights(network, Path(runs) / profile / run.name / "weights.pt")
-    if found != record["weights_sha256"]:
-        raise ValueError(
-            f"weights.pt of {run.name} has sha256 {found[:12]}, its record {record['weights_sha256'][:12]}; "
-            "the two belong to different trainings, train the run again."
-        )
+    network = trained_network(run, settings, record, runs)
     store = read_store(slices, size=settings.size, progress=progress)
     if store.fingerprint != record["data"]["fingerprint"]:
         raise ValueError(
@@ -100,7 +90,7 @@ def threshold_record(
     made: dict[str, Any] = {
         "run": run.name,
         "profile": profile,
-        "weights_sha256": found,
+        "weights_sha256": record["weights_sha256"],
         "ladder": list(LADDER),
         "columns": list(COUNTS),
         **parts,
@@ -136,6 +126,7 @@ def read_thresholds(results: str | Path) -> list[dict[str, Any]]:
     """Every record of a results folder, in the order of profiles and grid.
 
     Raises:
+        FileNotFoundError: one whose run has no record.
         ValueError: one that was changed after it was written, or does not fit its run's record: other
             weights, or other counts at 0.5.
     """

@@ -238,6 +238,25 @@ def load_weights(network: nn.Module, path: str | Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def trained_network(run: Run, profile: Profile, record: dict[str, Any], runs: str | Path) -> nn.Module:
+    """The network of a run with the weights that it left, known by its record's sha256.
+
+    Args:
+        record: the run's record; runs: folder that holds `<profile>/<run>/weights.pt`.
+
+    Raises:
+        FileNotFoundError, ValueError: see `load_weights`; weights that are not those of the record.
+    """
+    network = make_network(run, profile)
+    found = load_weights(network, Path(runs) / profile.name / run.name / "weights.pt")
+    if found != record["weights_sha256"]:
+        raise ValueError(
+            f"weights.pt of {run.name} has sha256 {found[:12]}, its record {record['weights_sha256'][:12]}; "
+            "the two belong to different trainings, train the run again."
+        )
+    return network
+
+
 def second_stage_inputs(store: SliceStore, lungs: np.ndarray, *, cascade: str) -> np.ndarray:
     """Contour maps (S, C, H, W), uint8 as the CT, of predicted lungs (S, 1, H, W) of 0 and 1."""
     ct, mask = torch.from_numpy(store.ct[:, None]), torch.from_numpy(lungs)
