@@ -78,6 +78,11 @@ def _batches(volume: np.ndarray, size: int) -> Iterator[tuple[slice, np.ndarray]
         yield part, volume[part]
 
 
+def accelerator() -> torch.device:
+    """The GPU where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 @torch.inference_mode()
 def predict_logits(
     network: nn.Module, inputs: np.ndarray, *, batch_size: int, progress: str | None = None

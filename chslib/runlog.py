@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import platform
 import subprocess
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from chslib.data.folders import write_whole
+from chslib.data.whole import write_whole
 
 
 def write_json(path: Path, content: dict) -> None:
@@ -20,6 +21,9 @@ def write_json(path: Path, content: dict) -> None:
 
 
 def _commit() -> str:
+    """The commit of this code; where it was copied without its .git, what CHSLIB_COMMIT says."""
+    if stated := os.environ.get("CHSLIB_COMMIT"):
+        return stated
     here = Path(__file__).resolve().parent
     try:
         commit = subprocess.run(

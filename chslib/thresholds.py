@@ -59,12 +59,12 @@ def threshold_record(
         FileNotFoundError: no record, or no weights.
         ValueError: weights or slices that are not those of the record.
     """
-    from chslib.inference import predict_logits
+    from chslib.inference import accelerator, predict_logits
     from chslib.train import stage_inputs, trained_network  # training imports more than reading needs
 
     run, settings = get_run(name), get_profile(profile)
     record = read_record(Path(results) / profile / f"{run.name}.json")
-    network = trained_network(run, settings, record, runs)
+    network = trained_network(run, settings, record, runs).to(accelerator())
     store = read_store(slices, size=settings.size, progress=progress)
     if store.fingerprint != record["data"]["fingerprint"]:
         raise ValueError(

@@ -36,7 +36,7 @@ from torch.utils.data import Sampler
 from chslib.data.slices import TARGETS, SliceBatches, SliceDataset, SliceStore, read_store
 from chslib.data.splits import Split, make_split, persons
 from chslib.experiments import Run, failure_file, get_run
-from chslib.inference import predict_masks
+from chslib.inference import accelerator, predict_masks
 from chslib.loss import segmentation_loss
 from chslib.metrics import COUNTS, confusion, evaluate, scores
 from chslib.network import ARMS, build_network, contour_map, count_parameters
@@ -156,6 +156,21 @@ class History(Callback):
         self.epochs = list(state_dict["epochs"])
 
 
+class Deadline(Callback):
+    """Ends a training behind the epoch in which its time runs out, whatever is left of its epochs.
+
+    Args:
+        at: seconds since 1970; None: never.
+    """
+
+    def __init__(self, at: float | None) -> None:
+        self.at, self.reached = at, False
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self.at is not None and time.time() >= self.at:
+            self.reached = trainer.should_stop = True
+
+
 class Stopping(EarlyStopping):
     """Early stopping that a restart remembers: its patience is in the checkpoint, its verdict is not."""
 
@@ -272,6 +287,8 @@ def _fit(
     folder: Path,
     *,
     progress: bool,
+    deadline: float | None,
+    repeatable: bool,
 ) -> dict:
     """Fit or resume; returns what the record says of it. The best weights end in the task's network."""
     history = History()
@@ -279,6 +296,7 @@ def _fit(
     best = ModelCheckpoint(filename="best-{epoch:03d}", monitor="val_loss", **files)
     every = ModelCheckpoint(filename="last", **files)  # save_last=True would wait for the next best one
     stopping = Stopping(monitor="val_loss", patience=profile.patience, check_on_train_epoch_end=True)
+    time_limit = Deadline(deadline)
     recipe = RECIPES[run.recipe] if run.recipe else None
     averaged = AveragedWeights(recipe.decay) if recipe else None
     with warnings.catch_warnings():
@@ -294,11 +312,12 @@ def _fit(
                 stopping,
                 best,
                 every,
+                time_limit,
                 *([averaged] if averaged else []),
                 *([TQDMProgressBar(refresh_rate=5)] if progress else []),
             ],
             enable_progress_bar=progress,
-            deterministic="warn",
+            deterministic="warn" if repeatable else False,
             logger=False,
             enable_model_summary=False,
             num_sanity_val_steps=0,
@@ -337,6 +356,8 @@ def _fit(
             f"{run.name} was interrupted; start it again to go on from the last whole epoch."
         )
     best_epoch = min(history.epochs, key=lambda e: e["val_loss"])["epoch"]
+    fewer = len(history.epochs) < profile.max_epochs[run.target]
+    out_of_time = time_limit.reached and fewer and stopping.wait_count < profile.patience
     # By the history, not by Lightning's memory of it, which does not survive a folder that was moved.
     kept = folder / f"best-epoch={best_epoch - 1:03d}.ckpt"
     if not kept.is_file():
@@ -351,7 +372,8 @@ def _fit(
     return {
         "epochs": len(history.epochs),
         "best_epoch": best_epoch,
-        "stopped_early": len(history.epochs) < profile.max_epochs[run.target],
+        "stopped_early": fewer and not out_of_time,
+        **({"out_of_time": True} if out_of_time else {}),
         "fit_seconds": round(sum(e["seconds"] for e in history.epochs), 1),
         "history": history.epochs,
     }
@@ -365,6 +387,9 @@ def train_run(
     results: str | Path = "results",
     runs: str | Path = "runs",
     progress: bool = True,
+    store: SliceStore | None = None,
+    deadline: float | None = None,
+    repeatable: bool = True,
 ) -> dict[str, Any]:
     """Train one run of the grid and score it; returns its record.
 
@@ -378,6 +403,10 @@ def train_run(
         profile: a key of `chslib.profiles.PROFILES`.
         slices: folder of a slice store.
         progress: a bar within each epoch; a line behind each is printed in any case.
+        store: the slices where they are in memory already, at the profile's size.
+        deadline: seconds since 1970. Behind it no epoch is begun: the run is scored with the best of
+            those that it had, and its record says ``out_of_time``.
+        repeatable: torch's deterministic algorithms; off, a GPU may be faster, and no run is repeated to the bit.
 
     Raises:
         ValueError, FileNotFoundError: an unknown run or profile, a bad store (see
@@ -386,10 +415,14 @@ def train_run(
             `<runs>/<profile>/<run>/failed.json`, for the list of the grid.
     """
     run, settings = get_run(name), get_profile(profile)
-    store = read_store(slices, size=settings.size, progress=progress)  # a mistyped folder leaves no trace
+    if store is None:
+        store = read_store(slices, size=settings.size, progress=progress)  # a mistyped folder leaves no trace
     failed = failure_file(run.name, profile=profile, runs=runs)
     try:
-        record = _train(run, settings, store, results=results, runs=runs, progress=progress)
+        record = _train(
+            run, settings, store, results=results, runs=runs, progress=progress, deadline=deadline,
+            repeatable=repeatable,
+        )  # fmt: skip
     except Exception as error:
         write_json(failed, {"error": f"{type(error).__name__}: {error}"})
         raise
@@ -405,6 +438,8 @@ def _train(
     results: str | Path,
     runs: str | Path,
     progress: bool,
+    deadline: float | None,
+    repeatable: bool,
 ) -> dict[str, Any]:
     name, profile = run.name, settings.name
     folder, record_path = Path(runs) / profile / name, Path(results) / profile / f"{name}.json"
@@ -441,10 +476,13 @@ def _train(
     datasets = {
         p: SliceDataset(store, target=run.target, indices=rows, inputs=inputs) for p, rows in parts.items()
     }
-    fit = _fit(run, settings, task, datasets, folder, progress=progress)
+    fit = _fit(
+        run, settings, task, datasets, folder, progress=progress, deadline=deadline, repeatable=repeatable
+    )
+    network.to(accelerator())  # the trainer leaves it on the CPU
 
     temporary = folder / "weights.pt.part"
-    torch.save({k: v.contiguous() for k, v in network.state_dict().items()}, temporary)
+    torch.save({k: v.cpu().contiguous() for k, v in network.state_dict().items()}, temporary)
     os.replace(temporary, folder / "weights.pt")
     weights_sha256 = hashlib.sha256((folder / "weights.pt").read_bytes()).hexdigest()
     masks = predict_masks(
@@ -467,6 +505,7 @@ def _train(
         "slices": [[i, *map(int, row)] for i, row in zip(table["slice_id"], counts)],
         "slices_columns": ["slice_id", *COUNTS],
         "weights_sha256": weights_sha256,
+        **({} if repeatable else {"repeatable": False}),
         "wall_seconds": round(time.perf_counter() - clock, 1),
         "started": started.isoformat(timespec="seconds"),
         **environment(),

@@ -94,13 +94,3 @@ def read_json(path: Path) -> dict | None:
 def as_json(content: dict) -> str:
     """The text of a JSON file."""
     return json.dumps(content, indent=1) + "\n"
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file so that it appears whole or not at all."""
-    temporary = path.parent / f".{os.getpid()}.{path.name}.part"
-    try:
-        temporary.write_text(text, encoding="utf-8", newline="")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -24,9 +24,10 @@ from typing import Any
 
 from tqdm import tqdm
 
-from chslib.data.folders import alone, as_json, find_volumes, read_json, write_whole
+from chslib.data.folders import alone, as_json, find_volumes, read_json
 from chslib.data.names import source_of
 from chslib.data.prepare import PARTS, PREPARATIONS, slices_of
+from chslib.data.whole import write_whole
 
 COLUMNS = (
     "slice_id", "source", "volume", "patient", "slice_index", "ct", "lung", "infection",

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from chslib.data.folders import write_whole
+from chslib.data.whole import write_whole
 
 PARTS = ("ct", "lung", "infection")
 SUFFIXES = (".nii.gz", ".nii")
