@@ -214,16 +214,24 @@ class Parts:
 
     def gpu(self) -> dict[str, Any]:
         """One RAIU-Net at 256x256, batch 16, on a GPU: eager float32 first, then what helps."""
+        return self._on_gpu(
+            {"form": "plain", "steps": 5},
+            {"steps": 10},
+            {"dtype": "bfloat16"},
+            {"dtype": "bfloat16", "form": "fast, NCHW"},
+            {"dtype": "bfloat16", "repeatable": True},
+        )
+
+    def compiled(self) -> dict[str, Any]:
+        """The same through `torch.compile`, which takes minutes to prepare."""
+        return self._on_gpu({"dtype": "bfloat16"}, {"dtype": "bfloat16", "compile": True})
+
+    def _on_gpu(self, *changes: dict[str, Any]) -> dict[str, Any]:
         if self.options.device != "cuda":
             print("  not run: no GPU")
             return {"rows": []}
-        jobs = [
-            self._jobs(form="plain", size=256, batch=16, steps=20),
-            self._jobs(form="fast", size=256, batch=16, steps=20),
-            self._jobs(form="fast", size=256, batch=16, steps=20, dtype="bfloat16"),
-            self._jobs(form="fast", size=256, batch=16, steps=20, dtype="bfloat16", compile=True),
-        ]
-        rows = time_in_turns(jobs)
+        common = {"form": "fast", "size": 256, "batch": 16, "steps": 20}
+        rows = time_in_turns([self._jobs(**{**common, **change}) for change in changes], rounds=1)
         _print_rows(rows, "GPU")
         return {"rows": rows}
 
@@ -255,7 +263,8 @@ def _print_rows(rows: list[dict[str, Any]], title: str) -> None:
     first = next((r["ms_per_slice"] for r in rows if "ms_per_slice" in r), float("nan"))
     print(f"  {title}")
     for row in rows:
-        job = row["job"] | {"dtype": row["job"]["dtype"] + (", compiled" if row["job"]["compile"] else "")}
+        how = [word for word in ("compile", "repeatable") if row["job"][word]]
+        job = row["job"] | {"dtype": ", ".join([row["job"]["dtype"], *how])}
         name = f"{job['network']}, {job['form']}, {job['mode']} {job['size']}, batch {job['batch']}, {job['dtype']}, {job['threads']} threads"
         if "ms_per_slice" not in row:
             print(f"    {name:75} failed: {row['failed']}")
@@ -277,6 +286,7 @@ PARTS = (
     "growth",
     "peers",
     "gpu",
+    "compiled",
     "quality",
 )
 

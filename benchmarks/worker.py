@@ -46,6 +46,7 @@ class Job:
     dtype: str = "float32"  # or "bfloat16", by autocast (folded networks: their weights too)
     device: str = "cpu"
     compile: bool = False
+    repeatable: bool = False  # torch's deterministic algorithms, with which `chslib.train` trains
 
     def build(self) -> nn.Module:
         """The network in its form, on its device."""
@@ -99,6 +100,9 @@ def run(job: Job, *, profile: bool = False) -> dict[str, Any]:
     torch.set_num_threads(job.threads)
     if job.device == "cpu" and job.form in ("plain, freed memory kept", "fast", "fast, NCHW", "folded"):
         keep_freed_memory()
+    if job.repeatable:
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.utils.deterministic.fill_uninitialized_memory = False
     network = job.build()
     if job.compile:
         network = torch.compile(network)

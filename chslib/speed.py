@@ -115,7 +115,9 @@ def targets(cpu: dict[str, Any], gpu: dict[str, Any] | None = None) -> pd.DataFr
                 least=False,
             )
         )
-    trained = result(gpu, "gpu").get("rows", []) if gpu else []
+    trained = [
+        row for part in ("gpu", "compiled") for row in (result(gpu, part).get("rows", []) if gpu else [])
+    ]
     times = [r["ms_per_slice"] for r in trained if "ms_per_slice" in r]
     eager = milliseconds(trained, form=PLAIN)
     rows.append(
