@@ -3,7 +3,10 @@
 A page has, between double braces, one of
 
     dsc RUN                  a score of the record of a run, all test pixels pooled; any score's name;
-                             PROFILE/RUN for another profile than the tables' (paper, else cpu)
+                             of the profile under which the headline was tested both ways, so that runs can
+                             be compared, else of another of the tables'; PROFILE/RUN for a certain one
+    mean PROTOCOL RUN        Dice coefficient of a run's seeds (slice) or folds (patient), with their deviation;
+                             of the same profile
     patients RUN             the Dice coefficient of each test patient, ascending
     reach RUN                the lowest and the highest of all its new patients, whatever fold
     epochs RUN, size RUN     that it was trained for and at
@@ -44,6 +47,7 @@ class Numbers:
 
     def __init__(self, source: Path) -> None:
         self.source = source
+        self._profiles: dict[str, Any] = {}
 
     def fill(self, page: Path) -> None:
         """Write the numbers into a staged page.
@@ -74,7 +78,7 @@ class Numbers:
         if what in LEDGER:
             return self._ledger(what, *names)
         fixed: dict[str, Callable[..., str]] = {
-            "patients": self._patients, "reach": self._reach, "epochs": self._epochs, "size": self._size,
+            "mean": self._mean, "patients": self._patients, "reach": self._reach, "epochs": self._epochs, "size": self._size,
             "copied": self._copied, "cut": self._cut, "spread": self._spread, "slices": self._slices, "people": self._people, "runs": self._runs,
             "register": self._register,
         }  # fmt: skip
@@ -88,6 +92,19 @@ class Numbers:
         return Ours(self.source / "results")
 
     @cached_property
+    def base(self) -> str:
+        """The profile of `ours` under which the headline was tested both ways; what is compared is of it."""
+        return self.ours.alike(["table2-lungs", "table2-infection"], protocols=("slice", "patient"))
+
+    def of_profile(self, profile: str) -> Any:
+        """The committed records of one profile."""
+        from chslib.answers import Ours
+
+        if profile not in self._profiles:
+            self._profiles[profile] = Ours(self.source / "results", (profile,))
+        return self._profiles[profile]
+
+    @cached_property
     def lines(self) -> dict[str, dict[str, Any]]:
         """The ledger's lines by id."""
         from chslib.ledger import ledger_of
@@ -95,18 +112,32 @@ class Numbers:
         return {line["id"]: line for line in ledger_of(self.ours).to_dict("records")}
 
     def record(self, run: str) -> dict[str, Any] | None:
-        """A run's record, of the profile that it names or of the tables' first that has it; None: not run.
+        """A run's record, of the profile that it names, else of `base`, else of another; None: not run.
+
+        One that was cut short is told only where its profile is named.
 
         Raises:
             ValueError: no run of the grid, or no such profile.
         """
-        from chslib.answers import Ours
         from chslib.experiments import get_run
 
         profile, _, run = run.rpartition("/")
         name = get_run(run).name
-        ours = Ours(self.source / "results", (profile,)) if profile else self.ours
-        return next((of[name] for of in ours.accepted.values() if name in of), None)
+        if profile:
+            of = self.of_profile(profile)
+            return (of.accepted[profile] | of.cut_short[profile]).get(name)
+        order = sorted(self.ours.accepted, key=lambda p: p != self.base)
+        return next((self.ours.accepted[p][name] for p in order if name in self.ours.accepted[p]), None)
+
+    def _mean(self, protocol: str, run: str) -> str:
+        from chslib.experiments import get_run
+        from chslib.ledger import mean_and_std
+
+        profile, _, run = run.rpartition("/")
+        ours = self.of_profile(profile) if profile else self.ours
+        group = ours.group(get_run(run).name, protocol=protocol, profile=profile or self.base)
+        found = [record["test"]["pooled"]["dsc"] for record in group.values()]
+        return two_digits(mean_and_std(found), "score") if found else NOT_RUN
 
     def _score(self, score: str, run: str) -> str:
         from chslib.metrics import SCORES

@@ -2,6 +2,7 @@
 records or from the code, parameters from the networks themselves.
 """
 
+import copy
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -50,9 +51,13 @@ class Ours:
         profiles: in order of preference.
         data: see `chslib.records.load_records`.
 
+    A training that its clock cut short (`chslib.campaign`) is none that its profile describes, so it
+    answers no number; it is among the refused. `comparisons.at_full_size` shows it.
+
     Attributes:
         results, data: as given.
         accepted, refused: by profile, see `load_records`.
+        cut_short: by profile, the records of trainings whose time ran out.
     """
 
     def __init__(
@@ -62,6 +67,15 @@ class Ours:
         loaded = {profile: load_records(results, profile, data=data) for profile in profiles}
         self.accepted: dict[str, dict[str, Record]] = {p: a for p, (a, _) in loaded.items()}
         self.refused: dict[str, dict[str, str]] = {p: r for p, (_, r) in loaded.items()}
+        self.cut_short: dict[str, dict[str, Record]] = {
+            profile: {name: r for name, r in of.items() if r["fit"].get("out_of_time")}
+            for profile, of in self.accepted.items()
+        }
+        for profile, of in self.cut_short.items():
+            for name, record in of.items():
+                del self.accepted[profile][name]
+                fit, most = record["fit"], record["config"]["max_epochs"]
+                self.refused[profile][name] = f"its time ran out after {fit['epochs']} of {most} epochs"
 
     @property
     def refusals(self) -> list[str]:
@@ -81,11 +95,49 @@ class Ours:
         }
 
     def best(self, run: str, *, protocol: str = "slice") -> tuple[str, list[Record]]:
-        """The preferred profile that has any record of a run, and these; ("", []) if none has."""
-        for profile in self.accepted:
-            if group := self.group(run, protocol=protocol, profile=profile):
-                return profile, list(group.values())
-        return "", []
+        """The preferred profile that has records of a run, and these; ("", []) if none has.
+
+        Of the patient protocol a profile with more folds goes before the preferred one: some folds
+        are easier than others, and a mean over the easy ones is none over the patients.
+        """
+        groups = {p: self.group(run, protocol=protocol, profile=p) for p in self.accepted}
+        groups = {profile: group for profile, group in groups.items() if group}
+        if not groups:
+            return "", []
+        most = max(len(group) for group in groups.values()) if protocol == "patient" else 0
+        profile, group = next((p, g) for p, g in groups.items() if len(g) >= most)
+        return profile, list(group.values())
+
+    def alike(self, runs: Sequence[str], *, protocols: Sequence[str] = ("slice",)) -> str:
+        """The profile in which most of some runs were trained, the preferred one of equals; "" if none was.
+
+        What is compared with one another has to come from one profile: the same slices, size and budget.
+        """
+        count = {
+            profile: sum(
+                len(self.group(run, protocol=protocol, profile=profile)) > 0
+                for run in runs
+                for protocol in protocols
+            )
+            for profile in self.accepted
+        }
+        profile = max(count, key=lambda p: count[p], default="")
+        return profile if profile and count[profile] else ""
+
+    def only(self, profile: str) -> "Ours":
+        """The same records, of one profile alone.
+
+        Raises:
+            ValueError: a profile that is not among these.
+        """
+        if profile not in self.accepted:
+            raise ValueError(
+                f"No records of profile {profile!r} here; expected one of {', '.join(self.accepted)}."
+            )
+        chosen = copy.copy(self)
+        for kind in ("accepted", "refused", "cut_short"):
+            setattr(chosen, kind, {profile: getattr(self, kind)[profile]})
+        return chosen
 
     def cell(self, run: str, metric: str, *, protocol: str = "slice") -> Cell | None:
         """Our values for a score of the paper, or None where there is no record."""

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from chslib.answers import Ours, parameters
 from chslib.experiments import RUNS
-from chslib.figures import BLUE, SKY, VERMILION
+from chslib.figures import BLUE, GREEN, SKY, VERMILION
 from chslib.ledger import NOT_RUN, paper_numbers
 from chslib.profiles import PROFILES, Profile
 from chslib.tables import our_records
@@ -22,6 +22,7 @@ STYLES = {
     "slice": ("ours, random slices", BLUE, "o"),
     "patient": ("ours, new patients", SKY, "s"),
 }
+FULL = {"full": ("ours, random slices, at full size", GREEN, "^")}  # where most of ours are of another
 
 
 def scores_of(
@@ -36,17 +37,30 @@ def scores_of(
 
     Returns:
         Indexed by row and segmentation: paper; slice, slice_std, seeds; patient, patient_std,
-        folds. Deviations (ddof 1) are NaN below two values.
+        folds; full. Deviations (ddof 1) are NaN below two values. All of ours but the last are of the
+        one profile in which most of the table's rows were trained, so that they can be compared;
+        full is on random slices by the profile `paper`, where that is another.
     """
     ours, numbers = our_records(results, profile), paper_numbers(f"Table {number}")
+    lines = numbers[numbers["metric"] == metric].to_dict("records")
+    base = ours.alike([line["run"] for line in lines])
+    alike = ours.only(base) if base else ours
+    full = ours.only("paper") if base != "paper" and "paper" in ours.accepted else None
     rows = {}
-    for line in numbers[numbers["metric"] == metric].to_dict("records"):
+    for line in lines:
         rows[line["row"], line["segmentation"]] = entry = {"paper": float(line["value"])}
+        at_full = full.cell(line["run"], metric) if full else None
+        entry["full"] = pd.Series(at_full.pooled if at_full else [], dtype=float).mean()
         for protocol, unit in (("slice", "seeds"), ("patient", "folds")):
-            cell = ours.cell(line["run"], metric, protocol=protocol)
+            cell = alike.cell(line["run"], metric, protocol=protocol)
             values = pd.Series(cell.pooled if cell else [], dtype=float)
             entry |= {protocol: values.mean(), f"{protocol}_std": values.std(), unit: len(values)}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["row", "segmentation"])
+
+
+def styles_of(scores: pd.DataFrame) -> dict[str, tuple[str, str, str]]:
+    """Label, colour and marker of each column of `scores_of` that a figure shows."""
+    return STYLES | (FULL if scores.get("full", pd.Series(dtype=float)).notna().any() else {})
 
 
 def gains(scores: pd.DataFrame) -> pd.DataFrame:
@@ -100,6 +114,40 @@ def _reduction(profile: Profile, name: str, ours: Ours) -> dict[str, object]:
     }  # fmt: skip
 
 
+def at_full_size(results: str | Path | Ours, *, beside: str = "cpu") -> pd.DataFrame:
+    """Runs of the profile `paper` beside the same runs of a smaller one: size, batch and epochs differ.
+
+    Trainings that their clock cut short are here, and in no table (`Ours.cut_short`).
+
+    Args:
+        results: see `our_records`.
+        beside: the smaller profile.
+
+    Returns:
+        A row for each run, in the grid's order: run, protocol, before (pooled DSC; NaN: not run), after,
+        difference, best epoch, epochs, ended ("stopped early", "all epochs", "out of time").
+    """
+    ours = our_records(results)
+    whole, small = (ours.accepted.get(profile, {}) for profile in ("paper", beside))
+    full = whole | ours.cut_short.get("paper", {})
+    rows = []
+    for name in (name for name in RUNS if name in full):
+        fit, dsc = full[name]["fit"], full[name]["test"]["pooled"]["dsc"]
+        before = small[name]["test"]["pooled"]["dsc"] if name in small else float("nan")
+        ended = (
+            "out of time" if name not in whole else "stopped early" if fit["stopped_early"] else "all epochs"
+        )
+        rows.append(
+            {
+                "run": name, "protocol": RUNS[name].protocol, "before": before, "after": dsc,
+                "difference": dsc - before, "best epoch": fit["best_epoch"], "epochs": fit["epochs"],
+                "ended": ended,
+            }
+        )  # fmt: skip
+    columns = ["run", "protocol", "before", "after", "difference", "best epoch", "epochs", "ended"]
+    return pd.DataFrame(rows, columns=columns)
+
+
 def _clean(axis: Axes, *, anything: bool) -> None:
     axis.spines[["top", "right"]].set_visible(False)
     if not anything:
@@ -120,7 +168,7 @@ def plot_arms(scores: pd.DataFrame, *, metric: str = "DSC") -> Figure:
     for axis, kind in zip(axes[0], kinds):
         chosen = scores.xs(kind, level="segmentation")
         rows = [row.split(" (")[0].replace("BU+RIB+HP+SSD", "all") for row in chosen.index]
-        for i, (column, (label, colour, marker)) in enumerate(STYLES.items()):
+        for i, (column, (label, colour, marker)) in enumerate(styles_of(chosen).items()):
             spread = chosen.get(f"{column}_std")
             axis.errorbar(
                 np.arange(len(rows)) + 0.12 * (i - 1), chosen[column],
@@ -144,15 +192,16 @@ def plot_parameters(results: str | Path | Ours, *, profile: str | None = None) -
         "paper": lines["value"].map(lambda value: printed(value)[0]),
         "slice": lines["run"].map(parameters),
     }
-    counts["patient"] = counts["slice"]
+    counts["patient"] = counts["full"] = counts["slice"]
     figure, axis = plt.subplots(figsize=(7.5, 3.8), layout="constrained")
-    for column, (label, colour, marker) in STYLES.items():
+    shown = styles_of(scores)
+    for column, (label, colour, marker) in shown.items():
         axis.plot(counts[column], scores[column], marker, color=colour, label=label)
     beside = {"U-Net++": ((8, -9), "left"), "AU-Net": ((-7, 0), "right")}  # two points that nearly meet
     for row in scores.index:
         theirs, reached = (
             (counts["paper"][row], scores.loc[row, "paper"]),
-            scores.loc[row, ["slice", "patient"]],
+            scores.loc[row, [column for column in shown if column != "paper"]],
         )
         for height in reached.dropna():  # which of ours belongs to which of theirs
             axis.plot([theirs[0], counts["slice"][row]], [theirs[1], height], color="0.8", lw=0.8, zorder=0)

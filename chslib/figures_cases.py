@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 
 from chslib.answers import Ours
-from chslib.comparisons import STYLES, scores_of
+from chslib.comparisons import STYLES, scores_of, styles_of
 from chslib.leakage import slices_of_patients
 from chslib.ledger import NOT_RUN
 from chslib.metrics import scores
@@ -288,13 +288,13 @@ def plot_rows(rows: pd.DataFrame) -> Figure:
     heights = np.arange(len(rows)) + np.cumsum(gaps.to_numpy()) - 1
     figure, axis = plt.subplots(figsize=(8, 0.32 * len(rows) + 2.0), layout="constrained")
     for y, (_, row) in zip(heights, rows.iterrows(), strict=True):
-        reached = row[["slice", "patient"]].astype(float).dropna()
+        reached = row[["slice", "patient", "full"]].astype(float).dropna()
         if len(reached):
             values = [row["paper"], *reached]
             axis.plot([min(values), max(values)], [y, y], color="0.82", lw=1.2, zorder=0)
         else:
             axis.text(1.03, y, NOT_RUN, va="center", fontsize=8, color="0.35")
-    for column, (name, colour, marker) in STYLES.items():
+    for column, (name, colour, marker) in styles_of(rows).items():
         axis.plot(rows[column].astype(float), heights, marker, color=colour, ls="none", label=name)
     labels = [
         row.split(" [")[0].replace("BU+RIB+HP+SSD", "all") for row in rows.index.get_level_values("row")
