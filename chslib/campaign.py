@@ -10,7 +10,8 @@ those with residual inception blocks in one lane, the lighter U-Net and peers in
 
 Each record is written as its run ends. When the time is nearly up no epoch is begun any more, and
 what was being trained is scored with the best of the epochs that it had (its record says
-``out_of_time``). Interrupted, the same command goes on from the last whole epochs.
+``out_of_time``, and answers no number of the paper). Interrupted or out of time, the same command goes
+on from the last whole epochs.
 """
 
 import argparse
@@ -28,6 +29,7 @@ import torch
 from chslib.data.slices import SliceStore, read_store
 from chslib.experiments import campaign, get_run, run_state
 from chslib.profiles import get_profile
+from chslib.records import read_record
 from chslib.runlog import write_json
 from chslib.train import train_run
 
@@ -54,7 +56,11 @@ class Place:
     def done(self, name: str) -> bool:
         """Whether a run's record and the predictions that feed a second stage are there."""
         state = run_state(name, profile=self.profile, results=self.results, runs=self.runs)
-        return state.status == "done" and (Path(self.runs) / self.profile / name / "masks.npz").is_file()
+        folder = Path(self.runs) / self.profile / name
+        if state.status != "done" or not (folder / "masks.npz").is_file():
+            return False
+        record = read_record(Path(self.results) / self.profile / f"{name}.json")
+        return not (record["fit"].get("out_of_time") and (folder / "last.ckpt").is_file())
 
 
 def with_first_stages(names: list[str]) -> list[str]:
@@ -76,6 +82,7 @@ def _train(name: str, store: SliceStore, place: Place) -> None:
     log = os.open(place.log(name), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(log, 1)
     os.dup2(log, 2)
+    sys.stdout = sys.stderr = os.fdopen(log, "a", buffering=1)
     torch.set_num_threads(max(1, torch.get_num_threads() // 4) if torch.cuda.is_available() else 1)
     train_run(
         name, profile=place.profile, slices=place.slices, results=place.results, runs=place.runs,
@@ -185,8 +192,6 @@ def _what_came(name: str, place: Place, state: str) -> str:
     if state == "failed":
         why = run_state(name, profile=place.profile, results=place.results, runs=place.runs).reason
         return f"FAILED {name}: {why or f'see {place.log(name)}'}"
-    from chslib.records import read_record
-
     record = read_record(Path(place.results) / place.profile / f"{name}.json")
     fit = record["fit"]
     how = "out of time" if fit.get("out_of_time") else "stopped early" if fit["stopped_early"] else "all"

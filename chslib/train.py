@@ -405,7 +405,7 @@ def train_run(
         progress: a bar within each epoch; a line behind each is printed in any case.
         store: the slices where they are in memory already, at the profile's size.
         deadline: seconds since 1970. Behind it no epoch is begun: the run is scored with the best of
-            those that it had, and its record says ``out_of_time``.
+            those that it had, and its record says ``out_of_time``. Called again, it goes on.
         repeatable: torch's deterministic algorithms; off, a GPU may be faster, and no run is repeated to the bit.
 
     Raises:
@@ -459,9 +459,11 @@ def _train(
                 f"{record_path} is the record of another configuration or of other data; move it away, or have "
                 "records written elsewhere (results=, make RESULTS=folder). Nothing was overwritten."
             )
-        if (folder / "masks.npz").is_file():
+        cut_short = record["fit"].get("out_of_time") and (folder / "last.ckpt").is_file()
+        if (folder / "masks.npz").is_file() and not cut_short:
             return record
-        print(f"{record_path} stands, but the weights it tells of are not in {folder}: training again")
+        if not cut_short:
+            print(f"{record_path} stands, but the weights it tells of are not in {folder}: training again")
 
     started, clock = datetime.now(UTC), time.perf_counter()
     folder.mkdir(parents=True, exist_ok=True)
