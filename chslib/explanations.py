@@ -11,12 +11,13 @@ import numpy as np
 import pandas as pd
 
 from chslib.answers import Ours
-from chslib.comparisons import reductions
+from chslib.comparisons import at_full_size, reductions, scores_of
 from chslib.data.splits import FOLDS
-from chslib.experiments import ROWS, run_name
+from chslib.experiments import ROWS, get_run, run_name
 from chslib.figures_cases import implied_shares, infection_rows, pooled_counts
 from chslib.ledger import NOT_RUN, mean_and_std, paper_numbers
 from chslib.metrics import COUNTS, scores
+from chslib.profiles import PROFILES
 from chslib.records import Record
 from chslib.thresholds import read_thresholds, thresholds_of
 from chslib.verdicts import VERDICTS
@@ -327,6 +328,29 @@ def in_words(lines: pd.DataFrame) -> dict[str, list[str]]:
     return {verdict: texts for verdict, texts in found.items() if texts}
 
 
+def _at_full_size(ours: Ours) -> list[str]:
+    """What the networks of Table 3 reach at the paper's size, and how far CHS-Net came there."""
+    lines = at_full_size(ours)
+    printed = scores_of(3, ours)["paper"].droplevel("segmentation")
+    runs = paper_numbers("Table 3").query("metric == 'DSC'").set_index("row")["run"]
+    named = {get_run(run).name: row for row, run in runs.items()}
+    whole = lines[lines["run"].isin(list(named)) & (lines["ended"] != "out of time")].set_index("run")["after"]
+    if whole.empty:
+        return []
+    theirs = printed[[named[run] for run in whole.index]]
+    text = (
+        f"At the paper’s 256×256, with up to {PROFILES['paper'].max_epochs['infection']} epochs, {len(whole)} of the "
+        f"{len(printed)} networks of Table 3 were trained: they score {whole.min():.2f} to {whole.max():.2f} on random "
+        f"slices, {theirs.min():.2f} to {theirs.max():.2f} in the paper."
+    )
+    for line in lines[(lines["run"] == HEADLINE) & (lines["ended"] == "out of time")].to_dict("records"):
+        text += (
+            f" The second stage of CHS-Net had {line['epochs']} epochs there before its time ran out, and "
+            f"{line['after']:.2f}; what it would have reached is not known."
+        )
+    return [text]
+
+
 def conclusions(ours: Ours, lines: pd.DataFrame) -> list[str]:
     """The verdict on the headline, on the components, and on a new patient, a sentence or two each.
 
@@ -367,6 +391,7 @@ def conclusions(ours: Ours, lines: pd.DataFrame) -> list[str]:
             f"{table}: {len(run)} of its {len(rows.loc[table])} rows were run. From the lowest to the highest they lie "
             f"{theirs:.2f} apart in the paper and {mine:.2f} here, trained alike: the large difference {word}."
         )
+    found += _at_full_size(ours)
     beyond = [
         f"{np.mean(_scores_of(records)):.2f} by `{key}` ({len(records)} of {FOLDS} folds)"
         for key in BEYOND

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from chslib.answers import COLUMNS, Ours, code_answer, count_answer, parameters, shorten
-from chslib.comparisons import gains, plot_arms, plot_parameters, scores_of
+from chslib.comparisons import at_full_size, gains, plot_arms, plot_parameters, scores_of
 from chslib.experiments import ROWS, RUNS, get_run
 from chslib.ledger import KINDS, LEDGER_COLUMNS, NOT_RUN, ledger, mean_and_std, paper_numbers
 from chslib.metrics import evaluate
@@ -493,6 +493,58 @@ def test_paper_is_preferred_to_cpu_cell_by_cell(tmp_path):
         .loc[("BU", "ours, random slices, 2 seeds"), "DSC"]
         .startswith("0.500")
     )
+
+
+def out_of_time(run: str, profile: str, *, dsc: float) -> dict:
+    record = a_record(run, profile, dsc=dsc)
+    record["fit"] |= {"out_of_time": True, "stopped_early": False}
+    return signed(record)
+
+
+def test_what_its_clock_cut_short_answers_no_number_and_is_told_of(tmp_path):
+    write(tmp_path, out_of_time("table4-bu", "paper", dsc=0.3))
+    assert ledger(tmp_path).set_index("id").loc["t4-bu-dsc", "ours"] == "not run"
+    ours = Ours(tmp_path)
+    assert ours.refusals == [
+        "paper/table4-bu.json does not count: its time ran out after 2 of 30 epochs"
+    ] and list(ours.cut_short["paper"]) == ["table4-bu"]
+    write(tmp_path, a_record("table4-bu", "cpu", dsc=0.5))
+    assert ledger(tmp_path).set_index("id").loc["t4-bu-dsc", ["ours", "profile"]].tolist() == ["0.500", "cpu"]
+    rows = at_full_size(tmp_path).set_index("run")
+    assert rows.loc["table4-bu", ["protocol", "ended"]].tolist() == ["slice", "out of time"]
+    assert rows.loc["table4-bu", "difference"] == pytest.approx(-0.2, abs=1e-3)
+
+
+def test_of_new_patients_more_folds_go_before_the_preferred_profile(tmp_path):
+    for fold in (0, 1, 2):
+        write(tmp_path, a_record(f"table4-bu-patient-fold{fold}", "cpu", dsc=0.5))
+    write(tmp_path, a_record("table4-bu-patient-fold1", "paper", dsc=0.7))
+    assert Ours(tmp_path).best("table4-bu", protocol="patient")[0] == "cpu"
+    for fold in (0, 2):
+        write(tmp_path, a_record(f"table4-bu-patient-fold{fold}", "paper", dsc=0.7))
+    profile, group = Ours(tmp_path).best("table4-bu", protocol="patient")
+    assert profile == "paper" and len(group) == 3
+    assert Ours(tmp_path).best("table4-rib", protocol="patient") == ("", [])
+
+
+def test_rows_are_compared_within_the_profile_that_has_most_of_them(tmp_path):
+    for run, profile, dsc in (("table4-bu", "cpu", 0.5), ("table4-rib", "cpu", 0.6), ("table4-hp", "cpu", 0.7),
+                              ("table4-bu", "paper", 0.8)):  # fmt: skip
+        write(tmp_path, a_record(run, profile, dsc=dsc))
+    scores = scores_of(4, tmp_path)
+    assert scores["slice"].iloc[:3].tolist() == pytest.approx([0.5, 0.6, 0.7])
+    assert scores["full"].iloc[0] == pytest.approx(0.8) and scores["full"].iloc[1:].isna().all()
+    assert ledger(tmp_path).set_index("id").loc["t4-bu-dsc", "profile"] == "paper"
+    drawn = plot_arms(scores).axes[0].get_legend_handles_labels()[1]
+    assert "ours, random slices, at full size" in drawn
+    for run in ("table4-rib", "table4-hp"):
+        write(tmp_path, a_record(run, "paper", dsc=0.9))
+    scores = scores_of(4, tmp_path)  # as many: the preferred one
+    assert scores["slice"].iloc[:3].tolist() == pytest.approx([0.8, 0.9, 0.9]) and scores["full"].isna().all()
+    ours = Ours(tmp_path)
+    assert ours.alike(["table9-never"]) == "" and list(ours.only("cpu").accepted) == ["cpu"]
+    with pytest.raises(ValueError, match="No records of profile 'smoke' here; expected one of paper, cpu"):
+        ours.only("smoke")
 
 
 def test_smoke_never_counts(tmp_path):
