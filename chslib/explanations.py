@@ -334,7 +334,9 @@ def _at_full_size(ours: Ours) -> list[str]:
     printed = scores_of(3, ours)["paper"].droplevel("segmentation")
     runs = paper_numbers("Table 3").query("metric == 'DSC'").set_index("row")["run"]
     named = {get_run(run).name: row for row, run in runs.items()}
-    whole = lines[lines["run"].isin(list(named)) & (lines["ended"] != "out of time")].set_index("run")["after"]
+    whole = lines[lines["run"].isin(list(named)) & (lines["ended"] != "out of time")].set_index("run")[
+        "after"
+    ]
     if whole.empty:
         return []
     theirs = printed[[named[run] for run in whole.index]]

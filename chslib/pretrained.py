@@ -77,7 +77,9 @@ def export_weights(
         "preparation": PREPARATION,
         "licence": LICENCE,
         "network": {"arm": told.arm, "widths": record["config"]["widths"], **told.network},
-        "record": {k: record[k] for k in ("config", "test", "weights_sha256", "started", "commit", "versions")}
+        "record": {
+            k: record[k] for k in ("config", "test", "weights_sha256", "started", "commit", "versions")
+        }
         | {"fit": {k: v for k, v in record["fit"].items() if k != "history"}},
     }
     write_json(path.with_suffix(".json"), sidecar)

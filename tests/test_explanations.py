@@ -78,7 +78,7 @@ def test_conclusions_are_the_ledger_s_and_say_what_was_not_run(ours, tmp_path):
 
 def test_seeds_alternatives_and_rows_beyond_the_recipe_are_told_once_they_are_run(ours, copied):
     profile, records = ours.best("table2-infection")
-    plain = ours.best("table4-bu", protocol="patient")[1][0]
+    plain = ours.accepted[profile]["table4-bu-patient-fold0"]
     test = {**plain["test"], "pooled": {**plain["test"]["pooled"], "dsc": 0.77}}
     more = Ours(ROOT / "results")
     more.accepted[profile] |= {

@@ -79,7 +79,13 @@ def test_the_values_are_the_records_the_ledger_s_and_the_paper_s(numbers, scores
     longer = load_records(ROOT / "results", "cpu-long")[0]["table3-miniseg"]["test"]["pooled"]
     assert numbers.value("dsc cpu-long/table3-miniseg") == f"{longer['dsc']:.2f}"
     assert numbers.value("dsc cpu/table3-miniseg") == numbers.value("dsc table3-miniseg")
-    assert numbers.value("dsc paper/table3-miniseg") == "not run"
+    assert numbers.value("dsc paper/table4-rib") == "not run"
+    full = load_records(ROOT / "results", "paper")[0]
+    assert (
+        numbers.value("dsc paper/table3-miniseg") == f"{full['table3-miniseg']['test']['pooled']['dsc']:.2f}"
+    )
+    assert numbers.value("dsc paper/table2-infection") != "not run"  # cut short, told where it is named
+    assert numbers.value("mean patient paper/table4-bu") == numbers.value("new t4-bu-dsc")
     for protocol in ("slice", "patient"):
         cut = thresholds_of(read_thresholds(ROOT / "results")).query("protocol == @protocol")
         gains = (cut["chosen"] - cut["usual"]).round(2)
@@ -189,21 +195,37 @@ def test_what_the_sentences_judge_still_holds(numbers, scores, copied) -> None:
             ("table5-bu-infection", "table5-rib-infection", "table5-hp-infection", SLICE),
         )
     ]
+    full_new, small_new = (
+        np.mean(
+            [
+                load_records(ROOT / "results", p)[0][f"table4-bu-patient-fold{k}"]["test"]["pooled"]["dsc"]
+                for k in range(5)
+            ]
+        )
+        for p in ("paper", "cpu")
+    )
     claims = {
-        "**The lungs replicate.**": verdict["t2-lungs-dsc"] == "reproduced",
-        "So does the cascade as a whole, in part": verdict["t2-infection-dsc"] == "partly",
+        "**The lungs come out better than printed,**": float(numbers.lines["t2-lungs-dsc"]["ours"].split()[0]) > 0.96,
+        "replicates in part": verdict["t2-infection-dsc"] == "partly",
+        "**The compared networks are far better than printed.**": all(
+            float(numbers.lines[f"t3-{key}-dsc"]["ours"].split()[0]) > float(numbers.lines[f"t3-{key}-dsc"]["paper"])
+            for key in ("unet", "unetpp", "attention-unet", "infnet", "miniseg")
+        ),
+        "**A larger budget does not close the gap.**":
+            float(numbers.value("dsc paper/table4-bu")) - full_new > scores["table4-bu"]["dsc"] - small_new - 0.02,
+        "stay out of reach as a mean": full_new < 0.75,
         "more than our network": copied["slice"] > cascade,
         "stays with the training loss": overfit["slice"] < 1.2,
         "on new patients it stays well above": overfit["patient"] > 1.5,
         "**The ablations do not replicate.**": max(np.ptp(rows) for rows in ablations) <= 0.1,
         "the U-Net gains nothing from them":
             scores["beyond-unet-patient-fold0"]["dsc"] <= scores["table4-bu-patient-fold0"]["dsc"],
-        "More epochs raise the score that leaks.":
+        "More epochs can raise the score that leaks, and no other.":
             longer["cpu-long"]["slice"] > 0.03 and longer["cpu-long"]["patient"] < 0,
         "More epochs raise the score of the paper’s protocol": longer["cpu-long"]["slice"] > 0.03,
         "and not that of a new patient": longer["cpu-long"]["patient"] <= 0,
         "raise both": min(longer["cpu-256"].values()) > 0,
-        "the lungs as well as there, the infection less well": verdict["t2-lungs-dsc"] == "reproduced"
+        "the lungs better than there, the infection less well": scores["table2-lungs"]["dsc"] > 0.96
             and cascade < 0.88,
         "The large gains of Tables 4 and 5 do not show": max(np.ptp(rows) for rows in ablations) <= 0.1,
         "Networks that stand together on random slices part on new patients":
@@ -226,7 +248,7 @@ def test_what_chapter_10_says_of_its_curves_still_holds(numbers) -> None:
     for run in (SLICE, "table4-bu", "table3-miniseg"):
         slices, loss = {}, {}
         for protocol in ("slice", "patient"):
-            records = numbers.ours.best(run, protocol=protocol)[1]
+            records = list(numbers.ours.group(run, protocol=protocol, profile="cpu").values())
             slices[protocol] = np.mean([r["data"]["split"]["train"]["slices"] for r in records])
             loss[protocol] = learning_curves(records).groupby(level="run").last()["training"].mean()
         assert slices["patient"] > slices["slice"] and loss["patient"] < loss["slice"], run

@@ -155,7 +155,7 @@ def test_what_is_exported_comes_back_to_half_precision(tmp_path):
     folder.mkdir(parents=True)
     torch.save(network.state_dict(), folder / "weights.pt")
     record = {
-        "config": {"widths": list(network.widths)}, "test": {}, "started": "", "commit": "", "versions": {},
+        "config": {"widths": list(network.widths)}, "test": {}, "started": "", "commit": "", "versions": {}, "fit": {},
         "weights_sha256": hashlib.sha256((folder / "weights.pt").read_bytes()).hexdigest(),
     }  # fmt: skip
     (tmp_path / "cpu").mkdir()
@@ -171,7 +171,7 @@ def test_what_is_exported_comes_back_to_half_precision(tmp_path):
 
 
 def test_slices_become_masks_of_both_stages_whatever_the_batch():
-    ct = (phantom_slices()[0][:3, 0] * 255).byte().numpy()
+    ct = (phantom_slices(128)[0][:3, 0] * 255).byte().numpy()
     network = load_pretrained("cpu/table2-infection")
     found, again = segment_volume(network, ct, batch_size=2), segment_volume(network, ct, batch_size=3)
     assert found.lungs.any()
@@ -191,7 +191,7 @@ def test_the_command_exports_a_second_stage_with_its_first(tmp_path, capsys):
         path.parent.mkdir(parents=True)
         torch.save(network.state_dict(), path)
         record = {
-            "config": {"widths": list(network.widths)}, "test": {}, "started": "", "commit": "", "versions": {},
+            "config": {"widths": list(network.widths)}, "test": {}, "started": "", "commit": "", "versions": {}, "fit": {},
             "weights_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         }  # fmt: skip
         (tmp_path / "cpu" / f"{name}.json").write_text(json.dumps(record))

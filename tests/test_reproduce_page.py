@@ -48,6 +48,8 @@ STANDS_FOR = {
     ".venv/bin/snakemake --profile workflow/slurm --config profile=paper slices=data/official/slices scope=all":
         SLURM.replace("profile=smoke scope=headline", "profile=paper slices=scans/slices scope=all"),
     ".venv/bin/snakemake --profile workflow/slurm --config profile=smoke scope=headline": SLURM,
+    ".venv/bin/python -m chslib.campaign --profile paper --slices data/official/slices --minutes 55 --heavy 2 --light 2":
+        ".venv/bin/python -m chslib.campaign --help",
     "sudo workflow/one_node_slurm.sh": SCRIPT,
     "sudo workflow/one_node_slurm.sh stop": SCRIPT,
 }  # fmt: skip
