@@ -328,7 +328,7 @@ def in_words(lines: pd.DataFrame) -> dict[str, list[str]]:
     return {verdict: texts for verdict, texts in found.items() if texts}
 
 
-def _at_full_size(ours: Ours) -> list[str]:
+def _full_size_in_words(ours: Ours) -> list[str]:
     """What the networks of Table 3 reach at the paper's size, and how far CHS-Net came there."""
     lines = at_full_size(ours)
     printed = scores_of(3, ours)["paper"].droplevel("segmentation")
@@ -393,7 +393,7 @@ def conclusions(ours: Ours, lines: pd.DataFrame) -> list[str]:
             f"{table}: {len(run)} of its {len(rows.loc[table])} rows were run. From the lowest to the highest they lie "
             f"{theirs:.2f} apart in the paper and {mine:.2f} here, trained alike: the large difference {word}."
         )
-    found += _at_full_size(ours)
+    found += _full_size_in_words(ours)
     beyond = [
         f"{np.mean(_scores_of(records)):.2f} by `{key}` ({len(records)} of {FOLDS} folds)"
         for key in BEYOND

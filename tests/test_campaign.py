@@ -15,6 +15,7 @@ from chslib.campaign import HEAVY, Lanes, main, with_first_stages, work
 from chslib.experiments import RUNS
 from chslib.profiles import PROFILES, Profile
 from chslib.records import read_record
+from chslib.runlog import environment
 
 TINY = Profile(
     name="tiny", size=32, widths=(4, 6, 9), batch_size=4, learning_rate=0.1,
@@ -139,6 +140,12 @@ def test_an_interrupted_campaign_leaves_no_process_behind_and_goes_on(tmp_path, 
     assert running.returncode == 130 and "interrupted; the same command goes on" in told
     with pytest.raises(ProcessLookupError):  # nobody of its session is left
         os.killpg(running.pid, 0)
+
+
+def test_a_copy_without_git_says_which_commit_it_is(monkeypatch):
+    own = environment()["commit"]
+    monkeypatch.setenv("CHSLIB_COMMIT", "c" * 40)
+    assert environment()["commit"] == "c" * 40 != own
 
 
 @pytest.mark.parametrize(

@@ -207,13 +207,16 @@ def test_what_the_sentences_judge_still_holds(numbers, scores, copied) -> None:
     claims = {
         "**The lungs come out better than printed,**": float(numbers.lines["t2-lungs-dsc"]["ours"].split()[0]) > 0.96,
         "does not replicate within our budget": verdict["t2-infection-dsc"] == "not reproduced",
-        "**The compared networks are far better than printed.**": all(
+        "**The compared networks come out better than printed, too.**": all(
             float(numbers.lines[f"t3-{key}-dsc"]["ours"].split()[0]) > float(numbers.lines[f"t3-{key}-dsc"]["paper"])
             for key in ("unet", "unetpp", "attention-unet", "infnet", "miniseg")
         ),
         "**A larger budget does not close the gap.**":
             float(numbers.value("dsc paper/table4-bu")) - full_new > scores["table4-bu"]["dsc"] - small_new - 0.02,
-        "stay out of reach as a mean": full_new < 0.75,
+        "**A mean of three quarters on new patients stays out of reach.**": max(
+            full_new, small_new, *(np.mean(of) for of in new.values())) < 0.75,
+        "has more on two folds of five": sum(
+            float(numbers.value(f"dsc paper/table4-bu-patient-fold{k}")) > 0.75 for k in range(5)) == 2,
         "more than our network": copied["slice"] > cascade,
         "stays with the training loss": overfit["slice"] < 1.2,
         "on new patients it stays well above": overfit["patient"] > 1.5,
