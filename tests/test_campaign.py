@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from chslib import campaign, train
 from chslib.campaign import HEAVY, Lanes, main, with_first_stages, work
@@ -27,6 +28,15 @@ FIRST, SECOND = "table2-lungs", "table2-infection"
 @pytest.fixture(autouse=True)
 def tiny_profile(monkeypatch):
     monkeypatch.setitem(PROFILES, "tiny", TINY)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """As many as a campaign gives a training on a CPU; another number rounds otherwise."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def a_campaign(folder: Path, slices: Path, *names: str, **how) -> dict[str, str]:
