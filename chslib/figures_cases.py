@@ -4,6 +4,7 @@ Every figure is returned, never shown or saved, as in `chslib.figures`.
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -14,12 +15,15 @@ from matplotlib.legend import Legend
 
 from chslib.answers import Ours
 from chslib.comparisons import STYLES, scores_of, styles_of
+from chslib.figures import BLUE, GREEN, SKY, VERMILION
 from chslib.leakage import slices_of_patients
 from chslib.ledger import NOT_RUN
 from chslib.metrics import scores
 from chslib.records import Record
 
 SLICE, PATIENT = (STYLES[p] for p in ("slice", "patient"))  # name, colour, marker
+# Networks that share a panel: colour, marker.
+MANY = ((BLUE, "o"), (VERMILION, "s"), (GREEN, "^"), (SKY, "D"), ("0.2", "v"), ("#CC79A7", "P"))
 
 
 def pooled_counts(records: Sequence[Record]) -> np.ndarray | None:
@@ -173,6 +177,36 @@ def plot_patients(
         _people(axis, people)
         axis.set(xlabel="DSC of a patient", title=network)
     _legend_below(figure, axes[0, 0])
+    return figure
+
+
+def plot_hard_patients(tables: Mapping[str, pd.DataFrame]) -> Figure:
+    """Every held-out patient by every network, the hardest first: its DSC, and how much was marked of it.
+
+    Args:
+        tables: by network, `leakage.patient_scores`.
+    """
+    dsc = pd.concat({n: t["dsc"] for n, t in tables.items()}, axis=1) if tables else pd.DataFrame()
+    people = list(dsc.median(axis=1).sort_values().index)
+    slices = {who: int(n) for table in tables.values() for who, n in table["slices"].items()}
+    figure, (left, right) = plt.subplots(
+        1, 2, figsize=(9.4, 0.32 * max(len(people), 3) + 1.6), layout="constrained", sharey=True
+    )
+    right.axvline(1, color="0.6", lw=1)
+    for (network, table), (colour, marker) in zip(tables.items(), cycle(MANY)):
+        for axis, column in ((left, "dsc"), (right, "marked")):
+            axis.plot(
+                table[column].reindex(people), range(len(people)), marker, color=colour, mfc="none", mew=1.4,
+                ls="none", label=network,
+            )  # fmt: skip
+    _people(left, [f"{who} ({slices[who]})" for who in people])
+    left.set(xlabel="DSC of a patient")
+    right.set(xscale="log", xlabel="area marked, as a multiple of the area annotated")
+    right.xaxis.set_major_formatter("{x:g}")
+    right.grid(axis="x", color="0.9", lw=0.8)
+    right.spines[["top", "right"]].set_visible(False)
+    right.tick_params(left=False)
+    _legend_below(figure, left)
     return figure
 
 

@@ -10,7 +10,7 @@ beside those under the other.
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +121,7 @@ def patient_scores(records: Sequence[Record], *, seed: int = 0) -> pd.DataFrame:
     Returns:
         By patient: dsc, of the pooled pixels; low, high, a 95 % interval from its resampled slices
         (NaN for one slice; neighbours are alike, so it is rather too narrow); slices; infected, the
-        pixels of truth.
+        pixels of truth; marked, the pixels of the prediction as a multiple of these.
     """
     counts: dict[str, list[np.ndarray]] = {}
     for record in records:
@@ -134,10 +134,28 @@ def patient_scores(records: Sequence[Record], *, seed: int = 0) -> pd.DataFrame:
         low, high = interval(scores(drawn)["dsc"]) if len(each) > 1 else (np.nan, np.nan)
         rows[patient] = {
             "dsc": float(scores(each.sum(0))["dsc"]), "low": low, "high": high,
-            "slices": len(each), "infected": int(each[:, [0, 2]].sum()),
+            "slices": len(each), "infected": (infected := int(each[:, [0, 2]].sum())),
+            "marked": float(each[:, [0, 1]].sum() / infected) if infected else np.nan,
         }  # fmt: skip
-    columns = ["dsc", "low", "high", "slices", "infected"]
+    columns = ["dsc", "low", "high", "slices", "infected", "marked"]
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
+
+
+def agreement(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Spearman's rank correlation of the patients' DSC between networks: do they fail on the same ones?
+
+    Args:
+        tables: by network, `patient_scores`; over the patients that all of them have.
+
+    Returns:
+        A square table, networks in their order. NaN where fewer than three patients are shared.
+    """
+    shared = (
+        pd.concat({n: t["dsc"] for n, t in tables.items()}, axis=1, join="inner")
+        if tables
+        else pd.DataFrame()
+    )
+    return shared.corr("spearman", min_periods=3)
 
 
 PROTOCOL_NAMES = ("random slices", "new patients", "lost")

@@ -13,6 +13,7 @@ from chslib.figures_cases import (
     infection_rows,
     learning_curves,
     plot_confusion,
+    plot_hard_patients,
     plot_learning,
     plot_patients,
     plot_rows,
@@ -90,6 +91,21 @@ def test_a_patient_held_out_stands_beside_itself_and_the_lookup_table(ours):
     assert [axis.get_visible() for axis in three.axes] == [True, True, True, False]
     assert len({round(axis.get_subplotspec().colspan.start) for axis in three.axes}) == 2, "two side by side"
     assert plot_patients({}, lookup=lookup).axes  # nothing was run: an empty panel, no error
+
+
+def test_the_hardest_patient_is_on_top_by_each_network(ours):
+    table = patient_scores(ours.best("table2-infection", protocol="patient")[1])
+    other = table.iloc[1:].assign(dsc=table["dsc"] / 2, marked=2.0)
+    figure = plot_hard_patients({"CHS-Net": table, "other": other})
+    left, right = figure.axes
+    people = [label.get_text() for label in left.get_yticklabels()]
+    hardest = table["dsc"].idxmin()
+    assert people[0] == f"{hardest} ({table.loc[hardest, 'slices']})" and len(people) == len(table)
+    dots = {line.get_label(): line.get_xdata() for line in left.lines}
+    assert dots["CHS-Net"][0] == table["dsc"].min() and np.isnan(dots["other"]).sum() == 1
+    assert [line.get_xdata()[1] for line in right.lines if line.get_label() == "other"] == [2.0]
+    assert len({(line.get_color(), line.get_marker()) for line in left.lines}) == 2
+    assert plot_hard_patients({}).axes  # nothing was run: an empty panel, no error
 
 
 def test_learning_curves_are_those_of_the_records_by_run_and_epoch(ours: Ours) -> None:

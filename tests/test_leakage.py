@@ -7,10 +7,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from chslib.answers import Ours
 from chslib.data.slices import SliceStore, read_store
 from chslib.data.splits import Split, make_split
 from chslib.leakage import (
     RECORD,
+    agreement,
     copied_masks,
     leakage_record,
     main,
@@ -96,6 +98,9 @@ def test_a_patient_s_score_is_of_all_its_slices_of_all_seeds():
     assert (
         table.loc["a", "dsc"] == pytest.approx(2 * 16 / (2 * 16 + 2 + 6)) and table.loc["a", "infected"] == 22
     )
+    assert table["marked"].tolist() == pytest.approx([(16 + 2) / 22, 1 / 10]), "more is marked than is hit"
+    nothing = patient_scores([record_of([["a_0", 0, 3, 0, 97]])])
+    assert nothing["marked"].isna().all(), "a patient without infection has no multiple of it"
     assert 0 <= table.loc["a", "low"] < table.loc["a", "dsc"] < table.loc["a", "high"] <= 1
     assert table.loc["b", ["low", "high"]].isna().all(), "one slice has no spread to resample"
     assert slices_of_patients(first)["a"].tolist() == [[6, 2, 2, 90], [0, 0, 4, 96]]
@@ -103,6 +108,39 @@ def test_a_patient_s_score_is_of_all_its_slices_of_all_seeds():
     first["data"]["split"]["test"]["patients"] = ["c"]
     with pytest.raises(ValueError, match="do not begin with their patients' names"):
         patient_scores([first])
+
+
+def test_networks_agree_where_they_rank_the_patients_alike():
+    def of(**dsc):
+        return pd.DataFrame({"dsc": dsc})
+
+    table = agreement(
+        {"x": of(a=0.1, b=0.5, c=0.9), "y": of(c=0.3, b=0.2, a=0.0, d=0.9), "z": of(a=3, b=2, c=1)}
+    )
+    assert table.index.tolist() == table.columns.tolist() == ["x", "y", "z"]
+    assert table.loc["x", "y"] == 1 and table.loc["x", "z"] == table.loc["z", "x"] == -1
+    assert agreement({"x": of(a=0.1, b=0.2), "y": of(a=0.1, b=0.3)}).isna().all(axis=None), (
+        "two are no ranking"
+    )
+    assert agreement({}).empty
+
+
+def test_what_the_chapter_says_of_hard_patients_is_so_in_the_records():
+    ours = Ours(ROOT / "results", ("cpu",))
+    both = {
+        run: {p: patient_scores(ours.best(run, protocol=p)[1]) for p in ("slice", "patient")}
+        for run in ("table2-infection", "table4-bu", "table3-miniseg")
+    }
+    full = patient_scores(Ours(ROOT / "results", ("paper",)).best("table4-bu", protocol="patient")[1])
+    held_out = {run: of["patient"] for run, of in both.items()} | {"full": full}
+    agree = agreement(held_out).to_numpy()
+    assert agree.shape == (4, 4) and agree.min() > 0.4, "much the same patients are hard"
+    marked = pd.concat([of["marked"] for of in held_out.values()], axis=1)
+    little = marked.index[(marked < 1).all(axis=1)]
+    assert {"coronacases_001", "coronacases_003", "radiopaedia_7_85703_0"} <= set(little)
+    for run in ("table4-bu", "table3-miniseg"):
+        seen = both[run]["slice"]["marked"][little]
+        assert (seen > 0.9).sum() >= len(little) - 1, "with their slices on both sides about as much, or more"
 
 
 def test_protocols_are_compared_over_the_patients_they_share():
