@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from chslib.answers import Ours
-from chslib.comparisons import reductions
+from chslib.comparisons import at_full_size, reductions
 from chslib.explanations import EXPLANATIONS, conclusions, explanations, in_words
 from chslib.leakage import RECORD, read_leakage
 from chslib.ledger import ledger_of
@@ -103,6 +103,17 @@ def test_seeds_alternatives_and_rows_beyond_the_recipe_are_told_once_they_are_ru
     )
 
 
+def test_rows_beyond_the_recipe_on_larger_slices_are_told_as_such(ours, copied):
+    records = Ours(ROOT / "results", ("cpu-256",)).best("beyond-miniseg", protocol="patient")[1]
+    mean = sum(r["test"]["pooled"]["dsc"] for r in records) / len(records)
+    last = conclusions(ours, ledger_of(ours))[-1]
+    assert (
+        f"{mean:.2f} by `beyond-miniseg` at 256×256 ({len(records)} of 5 folds)" in last and len(records) == 5
+    )
+    told = explanations(ours, copied)["what was measured"]["no augmentation, schedule or averaging"]
+    assert "beyond-miniseg at 256×256 on new patients: 0." in told
+
+
 def test_a_repeated_run_is_told_beside_the_one_it_repeats(ours, copied, tmp_path):
     changed = reductions(ROOT / "results").set_index(["run", "change"])
     line = changed.loc[("table3-miniseg", "up to four times the epochs")]
@@ -113,8 +124,14 @@ def test_a_repeated_run_is_told_beside_the_one_it_repeats(ours, copied, tmp_path
     assert line[["protocol", "best epoch", "epochs"]].tolist() == ["slice", longer["fit"]["best_epoch"], 20]
     told = explanations(ours, copied).loc["less training, smaller slices"]
     assert f"table3-miniseg {before:.2f} → {after:.2f} with up to four times" in told["what was measured"]
-    most = changed.query("protocol == 'slice'")["difference"].max()
+    larger = at_full_size(ours).query("protocol == 'slice' and ended != 'out of time'")
+    larger = larger[~larger["run"].str.endswith("-lungs")]["difference"]
+    most = max(changed.query("protocol == 'slice'")["difference"].max(), larger.max())
     assert f"rose by up to {most:.2f}" in told["what it means"]
+    assert (
+        f"{len(larger)} networks {larger.min():+.2f} to {larger.max():+.2f} with 256×256"
+        in told["what was measured"]
+    )
     for profile in ("cpu", "cpu-long"):  # a repetition without what it repeats is told of nowhere
         (tmp_path / profile).mkdir()
     name = "table3-miniseg.json"
