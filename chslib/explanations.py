@@ -18,7 +18,7 @@ from chslib.figures_cases import implied_shares, infection_rows, pooled_counts
 from chslib.ledger import NOT_RUN, mean_and_std, paper_numbers
 from chslib.metrics import COUNTS, scores
 from chslib.profiles import PROFILES
-from chslib.records import Record
+from chslib.records import Record, first_stage_warning
 from chslib.thresholds import read_thresholds, thresholds_of
 from chslib.verdicts import VERDICTS
 
@@ -271,11 +271,15 @@ def _seeds(ours: Ours, _: dict[str, Any]) -> Explanation:
 def _choices(ours: Ours, _: dict[str, Any]) -> Explanation:
     found, missing = [], 0
     for row in (r for r in ROWS if r.key.startswith("alt-")):
-        if both := _of_both(ours, run_name(row, "infection"), HEADLINE, protocol="slice"):
+        run = run_name(row, "infection")
+        if both := _of_both(ours, run, HEADLINE, protocol="slice"):
             mine, base = both
             difference = np.mean(_scores_of(mine)) - np.mean(_scores_of(base))
+            of = ours.accepted[ours.best(run)[0]]
+            anew = any(first_stage_warning(record["run"], of) for record in mine)
             found.append(
-                f"{row.label} {difference:+.3f} ({len(mine)} of the same seed{'s' * (len(mine) > 1)})"
+                f"{row.label} {difference:+.3f} ({len(mine)} of the same seed{'s' * (len(mine) > 1)}"
+                + (", its first stage trained anew)" if anew else ")")
             )
         else:
             missing += 1
@@ -286,7 +290,9 @@ def _choices(ours: Ours, _: dict[str, Any]) -> Explanation:
             if found
             else f"{missing} alternatives of the register: {NOT_RUN}."
         ),
-        "Each could account for a part; the register names them.",
+        "Each could account for a part; the register names them. What is smaller than the spread of the seeds says nothing."
+        if found
+        else "Each could account for a part; the register names them.",
     )
 
 

@@ -93,6 +93,13 @@ def test_seeds_alternatives_and_rows_beyond_the_recipe_are_told_once_they_are_ru
         f"ReLU in Eq. 11 {0.77 - records[0]['test']['pooled']['dsc']:+.3f} (1 of the same seed)"
         in (told["choices where the paper is silent"])
     )
+    first = {**records[0]["first_stage"], "weights_sha256": "0" * 64}
+    more.accepted[profile]["alt-concat-infection"] = {
+        **records[0], "run": "alt-concat-infection", "test": test, "first_stage": first,
+    }  # fmt: skip
+    again = explanations(more, copied)["what was measured"]["choices where the paper is silent"]
+    assert "by concatenation +0.0" in again or "by concatenation -0.0" in again
+    assert again.count("(1 of the same seed, its first stage trained anew)") == 1
     before = plain["test"]["pooled"]["dsc"]
     assert told["no augmentation, schedule or averaging"].startswith(
         f"beyond-unet on new patients: {before:.2f} → 0.77 (1 of the same split)"

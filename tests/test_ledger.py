@@ -674,12 +674,17 @@ def test_a_committed_record_holds_together(path):
     assert not str(record).count(str(ROOT.parent) + "/") and not str(record).count("/home/")
 
 
+# Second stages whose first was trained again, on another kind of processor, and so to other weights; the pages say so.
+FED_ANEW = {"cpu": {"alt-concat-infection"}}
+
+
 @pytest.mark.parametrize("profile", [name for name in PROFILES if name != "smoke"])
 def test_every_committed_record_counts_and_knows_its_first_stage(profile):
     accepted, refused = load_records(ROOT / "results", profile)
     assert refused == {}
     assert len(accepted) == sum(path.parent.name == profile for path in COMMITTED)
-    assert [warning for name in accepted if (warning := first_stage_warning(name, accepted))] == []
+    fed_anew = {name for name in accepted if first_stage_warning(name, accepted)}
+    assert fed_anew <= FED_ANEW.get(profile, set())
 
 
 def test_smoke_records_are_never_committed():
