@@ -8,7 +8,6 @@ beside those under the other.
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,7 +21,7 @@ from chslib.data.slices import TARGETS, SliceStore, read_store
 from chslib.data.splits import FOLDS, Split, leaks, make_split, persons
 from chslib.metrics import COUNTS, confusion, evaluate, scores
 from chslib.records import Record, patients_of
-from chslib.runlog import digest, environment, write_json
+from chslib.runlog import digest, environment, read_written, write_json
 
 SEEDS = (0, 1, 2)
 RESAMPLES, CONFIDENCE = 5000, 0.95
@@ -79,12 +78,7 @@ def read_leakage(path: str | Path) -> dict[str, Any]:
     Raises:
         FileNotFoundError, ValueError: no such record, or one whose digest does not fit.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing; python -m chslib.leakage --slices FOLDER writes it.")
-    record = json.loads(path.read_text())
-    if record.get("digest") != digest(record):
-        raise ValueError(f"{path} was changed after it was written; write it anew: python -m chslib.leakage.")
+    record = read_written(path, command="python -m chslib.leakage --slices FOLDER")
     for entry in record["entries"]:
         for target in TARGETS:
             if set(entry[target]["confusion"]) != set(COUNTS):

@@ -77,3 +77,26 @@ def digest(record: dict[str, Any]) -> str:
     content = {k: v for k, v in record.items() if k != "digest"}
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def read_written(path: str | Path, *, command: str) -> dict[str, Any]:
+    """A record that a command wrote, refused where it was changed afterwards.
+
+    Args:
+        command: what writes it, for the error.
+
+    Raises:
+        FileNotFoundError: no such record.
+        ValueError: not JSON, or a digest that does not fit.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing; {command} writes it.")
+    try:
+        record = json.loads(path.read_text())
+        fits = record.get("digest") == digest(record)
+    except (ValueError, AttributeError) as error:  # half a file; a list
+        raise ValueError(f"{path} is not a record ({error}); write it anew: {command}.") from error
+    if not fits:
+        raise ValueError(f"{path} was changed after it was written; write it anew: {command}.")
+    return record
