@@ -211,25 +211,28 @@ def plot_hard_patients(tables: Mapping[str, pd.DataFrame]) -> Figure:
 
 
 def plot_contrast(tables: Mapping[str, pd.DataFrame], contrast: pd.DataFrame) -> Figure:
-    """What a held-out patient's scores go with: how much was marked by the infected share, the DSC by the grey.
+    """Held-out patients: the share of the lung marked by the share annotated, and the DSC by the grey.
 
     Args:
         tables: by network, `leakage.patient_scores`.
         contrast: see `contrast.read_contrast`.
     """
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9.4, 4.0), layout="constrained")
-    left.axhline(1, color="0.6", lw=1)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9.4, 4.2), layout="constrained")
     for (network, table), (colour, marker) in zip(tables.items(), cycle(MANY)):
         of = contrast.reindex(table.index)
-        for axis, x, y in ((left, "share", "marked"), (right, "brighter", "dsc")):
-            axis.plot(of[x], table[y], marker, color=colour, mfc="none", mew=1.4, ls="none", label=network)
+        style = {"color": colour, "mfc": "none", "mew": 1.4, "ls": "none", "label": network}
+        left.plot(of["share"], of["share"] * table["marked"], marker, **style)
+        right.plot(of["brighter"], table["dsc"], marker, **style)
+    left.axline((0.01, 0.01), (0.1, 0.1), color="0.6", lw=1)
     left.set(
-        xscale="log", yscale="log", xlabel="infected share of the lung",
-        ylabel="area marked, as a multiple of the area annotated",
-    )  # fmt: skip
+        xscale="log",
+        yscale="log",
+        xlabel="area annotated, of the lung’s",
+        ylabel="area marked, of the lung’s",
+    )
     right.set(xlabel="chance that infected is brighter than healthy", ylabel="DSC of a patient", ylim=(0, 1))
-    left.yaxis.set_major_formatter("{x:g}")
-    left.xaxis.set_major_formatter(lambda x, _: f"{x:.1%}" if x < 0.01 else f"{x:.0%}")
+    for axis in (left.xaxis, left.yaxis):
+        axis.set_major_formatter(lambda x, _: f"{x:.1%}" if x < 0.01 else f"{x:.0%}")
     for axis in (left, right):
         axis.grid(color="0.92", lw=0.8)
         axis.set_axisbelow(True)

@@ -8,9 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from chslib.answers import Ours
 from chslib.contrast import LEVELS, RECORD, contrast_of, contrast_record, main, read_contrast
 from chslib.data.slices import SliceStore, read_store
 from chslib.figures_cases import plot_contrast
+from chslib.leakage import patient_scores
 from chslib.records import KNOWN_DATA
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -76,12 +78,23 @@ def test_the_committed_record_is_of_the_real_slices_and_of_a_commit():
     assert not record["commit"].endswith("modified") and len(read_contrast(ROOT / "results" / RECORD)) == 16
 
 
+def test_amounts_are_known_of_patients_trained_on_and_guessed_of_others():
+    share = read_contrast(ROOT / "results" / RECORD)["share"]
+    for profile, run in (("cpu", "table2-infection"), ("cpu", "table4-bu"), ("cpu", "table3-miniseg"), ("paper", "table4-bu")):  # fmt: skip
+        ours = Ours(ROOT / "results", (profile,))
+        seen, new = (patient_scores(ours.best(run, protocol=p)[1])["marked"] for p in ("slice", "patient"))
+        rho = [share.corr(share * marked, method="spearman") for marked in (seen, new)]
+        assert rho[0] > 0.9 > 0.8 > rho[1], (profile, run, rho)
+        much, little = (new[share > 0.1].median(), new[share < 0.03].median())
+        assert much < 1 < little, "too little where much is infected, too much where little is"
+
+
 def test_a_mark_stands_for_each_patient_of_each_network():
     scores = pd.DataFrame({"dsc": [0.2, 0.8], "marked": [3.0, 0.5]}, index=["a", "b"])
     contrast = pd.DataFrame({"share": [0.01, 0.2], "brighter": [0.6, 0.9]}, index=["a", "b"])
     figure = plot_contrast({"x": scores, "y": scores.iloc[:1]}, contrast)
     left, right = ({line.get_label(): line for line in axis.lines} for axis in figure.axes)
-    assert left["x"].get_xdata().tolist() == [0.01, 0.2] and left["x"].get_ydata().tolist() == [3.0, 0.5]
+    assert left["x"].get_xdata().tolist() == [0.01, 0.2] and left["x"].get_ydata().tolist() == [0.03, 0.1]
     assert right["y"].get_xdata().tolist() == [0.6] and right["y"].get_ydata().tolist() == [0.2]
     assert "not run" in [text.get_text() for axis in plot_contrast({}, contrast).axes for text in axis.texts]
     plt.close("all")
