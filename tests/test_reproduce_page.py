@@ -50,6 +50,10 @@ STANDS_FOR = {
     ".venv/bin/snakemake --profile workflow/slurm --config profile=smoke scope=headline": SLURM,
     ".venv/bin/python -m chslib.campaign --profile paper --slices data/official/slices --minutes 55 --heavy 2 --light 2":
         ".venv/bin/python -m chslib.campaign --help",
+    ".venv/bin/python -m chslib.leakage --slices data/official/slices --results results/local":
+        ".venv/bin/python -m chslib.leakage --slices scans/slices --size 64 --results results/local",
+    ".venv/bin/python -m chslib.contrast --slices data/official/slices --results results/local":
+        ".venv/bin/python -m chslib.contrast --slices scans/slices --size 64 --results results/local",
     "sudo workflow/one_node_slurm.sh": SCRIPT,
     "sudo workflow/one_node_slurm.sh stop": SCRIPT,
 }  # fmt: skip
