@@ -15,7 +15,7 @@ from torch import nn
 from chslib.blocks import DepthwiseSeparableConv2d, InceptionConv
 from chslib.data.names import DATASETS
 from chslib.data.splits import FOLDS
-from chslib.experiments import ALIASES, SETTINGS, get_run
+from chslib.experiments import ALIASES, SETTINGS, get_run, table_networks
 from chslib.metrics import SCORES
 from chslib.network import ARMS, WIDTHS, CHSNet, build_network, count_parameters
 from chslib.records import KNOWN_DATA, Record, load_records
@@ -107,6 +107,14 @@ class Ours:
         most = max(len(group) for group in groups.values()) if protocol == "patient" else 0
         profile, group = next((p, g) for p, g in groups.items() if len(g) >= most)
         return profile, list(group.values())
+
+    def both_ways(self, target: str) -> dict[str, dict[str, list[Record]]]:
+        """By network of Tables 2-5, its records under either protocol; networks that have both."""
+        found = {
+            label: {protocol: self.best(run, protocol=protocol)[1] for protocol in PROTOCOLS}
+            for run, label in table_networks(target).items()
+        }
+        return {label: groups for label, groups in found.items() if all(groups.values())}
 
     def alike(self, runs: Sequence[str], *, protocols: Sequence[str] = ("slice",)) -> str:
         """The profile in which most of some runs were trained, the preferred one of equals; "" if none was.

@@ -155,6 +155,21 @@ def run_name(row: Row, target: str, suffix: str = "") -> str:
     return _name(own, target, suffix)
 
 
+def table_networks(target: str) -> dict[str, str]:
+    """What the rows of Tables 2-5 with a stage of this target are called, by the run of it.
+
+    A run that several rows share is named once, by the first. The name says whether the network
+    reads whole slices (direct) or the lungs that another one found (two stages).
+    """
+    named: dict[str, str] = {}
+    for row in ROWS:
+        if row.table.startswith("Table") and target in row.stages:
+            how = "" if row.key == "table2" else ", two stages" if row.first else ", direct"
+            short = row.label.split(" [")[0].split(" (")[-1].rstrip(")")
+            named.setdefault(run_name(row, target), short + how)
+    return named
+
+
 def _name(row: Row, target: str, suffix: str) -> str:
     direct = row.stages == ("infection",) and not row.key.startswith("alt-")
     return f"{row.key}{'' if direct else f'-{target}'}{suffix}"

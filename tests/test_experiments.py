@@ -20,6 +20,7 @@ from chslib.experiments import (
     main,
     run_name,
     run_state,
+    table_networks,
 )
 from chslib.ledger import paper_numbers
 from chslib.network import ARMS, CASCADES
@@ -88,6 +89,15 @@ def test_rows_that_are_one_training_share_it():
     assert get_run("table3-unet") is get_run("table4-bu")
     assert get_run("table3-chsnet-patient-fold2") is get_run("table2-infection-patient-fold2")
     assert not set(ALIASES) & set(RUNS) and set(ALIASES.values()) <= set(RUNS)
+
+
+def test_each_network_of_the_tables_is_named_once_by_its_own_run():
+    lungs, infection = (table_networks(target) for target in ("lungs", "infection"))
+    assert [*lungs] == ["table2-lungs", "table5-bu-lungs", "table5-rib-lungs", "table5-hp-lungs"]
+    assert len(infection) == 12 and not {*lungs, *infection} & ALIASES.keys()
+    assert all(len(set(names.values())) == len(names) for names in (lungs, infection))
+    assert (infection["table2-infection"], infection["table4-bu"]) == ("CHS-Net", "U-Net, direct")
+    assert infection["table5-rib-infection"] == "BU+RIB, two stages"
 
 
 @pytest.mark.parametrize("scope", ["headline", "rows", "all"])

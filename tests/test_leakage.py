@@ -21,6 +21,7 @@ from chslib.leakage import (
     patient_scores,
     read_leakage,
     slices_of_patients,
+    with_interval,
 )
 from chslib.records import KNOWN_DATA
 
@@ -153,4 +154,7 @@ def test_protocols_are_compared_over_the_patients_they_share():
     assert paired(seen, new, names=("x", "y", "gained")).index.tolist() == ["x", "y", "gained"]
     one = paired(seen[["a"]], new)
     assert one.loc["lost", "mean"] == pytest.approx(0.2) and one[["low", "high"]].isna().all(axis=None)
-    assert paired(seen[["c"]], new)["patients"].tolist() == [0, 0, 0]
+    none = paired(seen[["c"]], new)
+    assert none["patients"].tolist() == [0, 0, 0]
+    assert with_interval(table.loc["lost"]) == "0.250 (0.200 to 0.300)"
+    assert with_interval(one.loc["lost"]) == "0.200" and with_interval(none.loc["lost"]) == "not run"

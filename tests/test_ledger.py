@@ -527,6 +527,24 @@ def test_of_new_patients_more_folds_go_before_the_preferred_profile(tmp_path):
     assert Ours(tmp_path).best("table4-rib", protocol="patient") == ("", [])
 
 
+def test_a_network_is_shown_both_ways_where_both_were_run(tmp_path):
+    for run in (
+        "table4-bu",
+        "table4-bu-seed1",
+        "table4-bu-patient-fold2",
+        "table4-rib",
+        "table3-miniseg-patient-fold0",
+    ):
+        write(tmp_path, a_record(run, "cpu", dsc=0.5))
+    both = Ours(tmp_path).both_ways("infection")
+    assert {
+        label: {p: [r["run"] for r in of] for p, of in groups.items()} for label, groups in both.items()
+    } == {
+        "U-Net, direct": {"slice": ["table4-bu", "table4-bu-seed1"], "patient": ["table4-bu-patient-fold2"]}
+    }
+    assert Ours(tmp_path).both_ways("lungs") == {}
+
+
 def test_rows_are_compared_within_the_profile_that_has_most_of_them(tmp_path):
     for run, profile, dsc in (("table4-bu", "cpu", 0.5), ("table4-rib", "cpu", 0.6), ("table4-hp", "cpu", 0.7),
                               ("table4-bu", "paper", 0.8)):  # fmt: skip

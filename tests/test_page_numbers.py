@@ -240,8 +240,8 @@ def test_what_the_sentences_judge_still_holds(numbers, scores, copied) -> None:
     assert [words for words, holds in claims.items() if not holds] == [], "the records say otherwise"
 
 
-def test_what_chapter_10_says_of_its_curves_still_holds(numbers) -> None:
-    cells = json.loads((ROOT / "notebooks/10_leakage.ipynb").read_text())["cells"]
+def test_what_chapter_16_says_of_its_curves_still_holds(numbers) -> None:
+    cells = json.loads((ROOT / "notebooks/16_new_patient.ipynb").read_text())["cells"]
     text = " ".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
     assert "more training slices than the random split on average, and their training loss ends lower" in text
     assert "raise MiniSeg on random slices and lower it on the new patients of fold 0" in text
