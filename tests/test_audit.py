@@ -1,6 +1,9 @@
 """The audit's linear programs, by hand: what scores imply for one another, and which sets no matrix has."""
 
+import json
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -80,6 +83,18 @@ def test_every_real_matrix_is_consistent_with_its_own_rounded_scores():
     for counts in rng.integers(1, 10 ** rng.integers(1, 7, size=(40, 4))):
         rounded = {m: f"{scores(counts)[name]:.2f}" for m, name in zip(METRICS, SCORES)}
         assert consistent(intervals(rounded)), (counts, rounded)
+
+
+def test_what_means_over_slices_imply_is_told_as_the_chapter_found_it():
+    path = Path(__file__).resolve().parent.parent / "notebooks/11_paper_audit.ipynb"
+    cells = json.loads(path.read_text())["cells"]
+    prose = " ".join(" ".join("".join(c["source"]).split()) for c in cells if c["cell_type"] == "markdown")
+    assert "they imply from half the true share to half as much again" in prose
+    printed = "".join("".join(o.get("text", "")) for c in cells for o in c.get("outputs", []))
+    low, high = map(
+        float, re.search(r"that they imply is (\S+) to (\S+) times the true one", printed).groups()
+    )
+    assert 0.5 <= low < high <= 1.5
 
 
 def test_the_ratios_are_those_of_the_metrics():
