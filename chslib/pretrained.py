@@ -47,15 +47,21 @@ def export_weights(
 
     Raises:
         FileNotFoundError: the run's record or weights are not there.
-        ValueError: the weights are not the ones that the record tells of, or do not fit float16.
+        ValueError: the weights are not the ones that the record tells of, or do not fit float16; a
+            network that reads neighbouring slices, for a reader of single slices has none.
     """
     from safetensors.torch import save
 
     from chslib.experiments import get_run
     from chslib.profiles import get_profile
+    from chslib.recipe import context_of
     from chslib.train import trained_network  # training imports more than loading needs
 
     told = get_run(run)
+    if context_of(told.recipe):
+        raise ValueError(
+            f"{told.name} reads neighbouring slices; load_pretrained gives networks of single slices. Export another run."
+        )
     record_path = Path(results) / profile / f"{told.name}.json"
     if not record_path.is_file():
         raise FileNotFoundError(f"{record_path} is missing; train {told.name} first.")

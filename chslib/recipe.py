@@ -1,4 +1,4 @@
-"""What rows beyond the paper's recipe train with: augmentation, a schedule, averaged weights.
+"""What rows beyond the paper's recipe train with: augmentation, a schedule, averaged weights; or neighbouring slices.
 
 No row of Tables 2-5 is trained so. The recipe is part of a run's configuration, and so of its
 record; what is not in it is the replication's: network, loss, optimiser, batch size, data.
@@ -18,24 +18,47 @@ from chslib.augment import Augmentation
 
 @dataclass(frozen=True)
 class Recipe:
-    """Attributes:
-    augmentation: of the training slices, see `chslib.augment`.
-    decay: of the exponential average of weights, a step, once it has warmed up.
+    """More training: augmentation, a schedule, averaged weights, and more passes over the training slices.
+
+    Attributes:
+        augmentation: of the training slices, see `chslib.augment`.
+        decay: of the exponential average of weights, a step, once it has warmed up.
     """
 
     augmentation: Augmentation = field(default_factory=Augmentation)
     decay: float = 0.99
 
-    def config(self) -> dict[str, Any]:
-        """What it adds to a run's configuration."""
+    def config(self, *, passes: int) -> dict[str, Any]:
+        """What it adds to a run's configuration; passes: those of the profile."""
         return {
+            "passes": passes,
             "augmentation": asdict(self.augmentation),
             "schedule": "cosine to 0 over all steps",
             "weight_averaging": {"decay": self.decay, "buffers": "averaged as the weights"},
         }
 
 
-RECIPES = {"beyond": Recipe()}
+@dataclass(frozen=True)
+class Neighbours:
+    """A network that reads the neighbouring slices as well, trained by the paper's recipe.
+
+    Attributes:
+        context: slices to either side; see `chslib.data.slices.with_neighbours`.
+    """
+
+    context: int = 1
+
+    def config(self, *, passes: int) -> dict[str, Any]:
+        """What it adds to a run's configuration; it takes the slices once an epoch, whatever the profile."""
+        return {"passes": 1, "context": self.context}
+
+
+RECIPES: dict[str, Recipe | Neighbours] = {"beyond": Recipe(), "context": Neighbours()}
+
+
+def context_of(recipe: str | None) -> int:
+    """Slices to either side that a network trained by a recipe reads; 0 by the paper's (None)."""
+    return getattr(RECIPES[recipe], "context", 0) if recipe else 0
 
 
 def cosine(optimizer: torch.optim.Optimizer, *, steps: int) -> dict[str, Any]:

@@ -33,7 +33,14 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from torch import Tensor, nn
 from torch.utils.data import Sampler
 
-from chslib.data.slices import TARGETS, SliceBatches, SliceDataset, SliceStore, read_store
+from chslib.data.slices import (
+    TARGETS,
+    SliceBatches,
+    SliceDataset,
+    SliceStore,
+    read_store,
+    with_neighbours,
+)
 from chslib.data.splits import Split, make_split, persons
 from chslib.experiments import Run, failure_file, get_run
 from chslib.inference import accelerator, predict_masks
@@ -42,7 +49,7 @@ from chslib.metrics import COUNTS, confusion, evaluate, scores
 from chslib.network import ARMS, build_network, contour_map, count_parameters
 from chslib.peers import PEERS, build_peer
 from chslib.profiles import Profile, get_profile
-from chslib.recipe import RECIPES, AveragedWeights, cosine
+from chslib.recipe import RECIPES, AveragedWeights, Recipe, context_of, cosine
 from chslib.runlog import digest, environment, write_json
 
 SCHEMA = 2  # of a run record; 1 had no digest and no evaluation
@@ -208,7 +215,7 @@ def run_config(run: Run, profile: Profile, network: nn.Module) -> dict[str, Any]
         "parameters": count_parameters(network),
     }
     if run.recipe:
-        config |= {"passes": profile.beyond_passes, **RECIPES[run.recipe].config()}
+        config |= RECIPES[run.recipe].config(passes=profile.beyond_passes)
     return config
 
 
@@ -218,6 +225,8 @@ def make_network(run: Run, profile: Profile) -> nn.Module:
         changes = ({"widths": profile.widths} if profile.widths else {}) | run.network
         if run.first_stage and run.cascade == "concat":
             changes["in_channels"] = 2
+        if context := context_of(run.recipe):
+            changes["in_channels"] = 1 + 2 * context
         network = build_network(run.arm, **changes)
     else:
         network = build_peer(run.arm, **((PEERS[run.arm].narrow if profile.widths else {}) | run.network))
@@ -297,8 +306,9 @@ def _fit(
     every = ModelCheckpoint(filename="last", **files)  # save_last=True would wait for the next best one
     stopping = Stopping(monitor="val_loss", patience=profile.patience, check_on_train_epoch_end=True)
     time_limit = Deadline(deadline)
-    recipe = RECIPES[run.recipe] if run.recipe else None
-    averaged = AveragedWeights(recipe.decay) if recipe else None
+    recipe = RECIPES.get(run.recipe)
+    more = recipe if isinstance(recipe, Recipe) else None
+    averaged = AveragedWeights(more.decay) if more else None
     with warnings.catch_warnings():
         # One process a run: a cluster's srun has nothing to launch.
         warnings.filterwarnings("ignore", message=".*`srun` command is available.*")
@@ -339,9 +349,9 @@ def _fit(
                 f"Delete {folder} to train anew, or rerun with the settings that wrote it."
             )
         print(f"resuming {run.name} from {last}")
-    passes = profile.beyond_passes if recipe else 1
+    passes = profile.beyond_passes if more else 1
     sampler = EpochShuffle(len(datasets["train"]), seed=run.seed, passes=passes)
-    change = recipe and (lambda epoch: recipe.augmentation.of_epoch(seed=run.seed, epoch=epoch))
+    change = more and (lambda epoch: more.augmentation.of_epoch(seed=run.seed, epoch=epoch))
     batches = {"batch_size": profile.batch_size, "device": trainer.strategy.root_device}
     train = SliceBatches(datasets["train"], sampler=sampler, change=change, **batches)
     validation = SliceBatches(datasets["validation"], **batches)
@@ -633,7 +643,8 @@ def stage_inputs(
         return second_stage_inputs(store, lungs, cascade=run.cascade), lungs, parent
     if run.cascade == "truth":
         return second_stage_inputs(store, store.lung[:, None], cascade="mask"), None, None
-    return store.ct[:, None], None, None
+    context = context_of(run.recipe)
+    return (with_neighbours(store, context) if context else store.ct[:, None]), None, None
 
 
 def _first_stage(run: Run, store: SliceStore, folder: Path) -> tuple[np.ndarray, dict[str, str]]:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -17,9 +18,11 @@ from chslib.data.slices import (
     REPEATS,
     SliceBatches,
     SliceDataset,
+    SliceStore,
     check_store,
     read_store,
     read_table,
+    with_neighbours,
 )
 from chslib.train import EpochShuffle
 
@@ -147,6 +150,23 @@ def test_the_dataset_takes_other_inputs_in_place_of_the_ct(tiny_store):
     inputs[3, 1] = 255
     dataset = SliceDataset(store, target="infection", indices=np.array([3]), inputs=inputs)
     assert dataset[0][0].shape == (2, 16, 16) and dataset[0][0].mean((1, 2)).tolist() == [0, 1]
+
+
+def test_neighbours_are_those_of_the_volume_and_the_nearest_stands_in_for_a_missing_one():
+    # Volume a lacks slice 12 and is not in order; b has one slice.
+    table = pd.DataFrame({"volume": list("aaaab"), "slice_index": [11, 10, 13, 14, 12]})
+    ct = np.arange(5, dtype=np.uint8)[:, None, None] * np.ones((1, 2, 2), np.uint8)
+    store = SliceStore(table, ct, ct, ct, "")
+    channels = with_neighbours(store, 1)
+    assert channels.shape == (5, 3, 2, 2) and channels.dtype == np.uint8
+    assert channels[:, :, 0, 0].tolist() == [[0, 1, 0], [1, 1, 0], [2, 2, 3], [3, 2, 3], [4, 4, 4]]
+    # Slice 11: 9 is not there, 10 stands in; 13 is. Slice 13: 11 is there, 15 is not, 14 stands in.
+    assert with_neighbours(store, 2)[[0, 2], 3:, 0, 0].tolist() == [[1, 2], [0, 3]]
+    with pytest.raises(ValueError, match="context=0; expected 1 or more"):
+        with_neighbours(store, 0)
+    table.loc[1, "slice_index"] = 11
+    with pytest.raises(ValueError, match="Volume a has slice_index 11 twice"):
+        with_neighbours(store, 1)
 
 
 def test_an_unknown_target_is_refused(tiny_store):

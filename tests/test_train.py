@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from chslib import train
-from chslib.data.slices import read_store
+from chslib.data.slices import read_store, with_neighbours
 from chslib.data.splits import make_split
 from chslib.experiments import RUNS, State, get_run, run_state
 from chslib.metrics import SCORES, confusion, evaluate
@@ -283,6 +283,35 @@ def test_a_record_beyond_the_paper_s_recipe_says_so_and_one_of_it_does_not(train
         paper = trained.records[name]["config"]
         assert paper["augmentation"] is None
         assert not {"recipe", "passes", "schedule", "weight_averaging"} & set(paper)
+
+
+def test_a_network_of_neighbouring_slices_is_trained_by_the_paper_s_recipe(monkeypatch, tmp_path, tiny_store):
+    name = "beyond-context"
+    datasets = datasets_of(monkeypatch, name, tmp_path, tiny_store)
+    store = read_store(tiny_store, size=32, progress=False)
+    channels = with_neighbours(store, 1)
+    rows = datasets["train"].indices
+    image, _ = datasets["train"][0]
+    assert image.shape == (3, 32, 32) and torch.equal(
+        image, torch.from_numpy(channels[rows[0]]).float() / 255
+    )
+    assert not np.array_equal(channels[:, 1], channels[:, 0])
+    network = train.make_network(get_run(name), TINY)
+    assert network.in_channels == 3
+    context, plain = (
+        train.run_config(get_run(n), TINY, train.make_network(get_run(n), TINY)) for n in (name, "table4-bu")
+    )
+    differ = {k for k in {*context, *plain} if context.get(k) != plain.get(k)}
+    assert differ == {"name", "recipe", "context", "passes", "parameters"}
+    assert (context["context"], context["passes"]) == (1, 1)
+
+
+def test_no_epoch_of_it_is_longer_and_no_weight_averaged(tmp_path, tiny_store):
+    record = run("beyond-context", tmp_path, tiny_store)
+    last = torch.load(tmp_path / "runs" / "tiny" / "beyond-context" / "last.ckpt", weights_only=True)
+    slices = record["data"]["split"]["train"]["slices"]
+    assert last["global_step"] == record["fit"]["epochs"] * -(-slices // TINY.batch_size)
+    assert "AveragedWeights" not in last["callbacks"] and not last["lr_schedulers"]
 
 
 def test_what_is_kept_is_the_average_of_the_weights_that_validation_saw(trained):

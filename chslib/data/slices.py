@@ -291,6 +291,42 @@ def read_store(store: str | Path, *, size: int, progress: bool = True) -> SliceS
     return SliceStore(table=table, fingerprint=digest.hexdigest(), **stacks)
 
 
+def with_neighbours(store: SliceStore, context: int) -> np.ndarray:
+    """Each slice with those below and above it in its volume as further channels.
+
+    Args:
+        context: slices to either side, by `slice_index`.
+
+    Returns:
+        uint8 (S, 1 + 2 * context, size, size): the slice, then the one below and the one above, then
+        the next below and above. Where the store has none (at the volume's end, or because
+        the slice was dropped for want of infection) the nearest that it has in that direction, up
+        to the slice itself.
+
+    Raises:
+        ValueError: no slice to either side, or a volume that holds one `slice_index` twice.
+    """
+    if context < 1:
+        raise ValueError(f"context={context}; expected 1 or more slices to either side.")
+    places = list(zip(store.table["volume"], store.table["slice_index"]))
+    rows = {place: row for row, place in enumerate(places)}
+    if len(rows) < len(places):
+        twice = next(place for row, place in enumerate(places) if rows[place] != row)
+        raise ValueError(
+            f"Volume {twice[0]} has slice_index {twice[1]} twice; expected each once (python -m chslib.data check)."
+        )
+    channels = [np.arange(len(places))]
+    for distance in range(1, context + 1):
+        for side in (-1, 1):
+            # What is nearer in that direction stands in for a missing one; at distance 0 it is the slice.
+            nearest = [
+                next(rows[v, i + side * d] for d in range(distance, -1, -1) if (v, i + side * d) in rows)
+                for v, i in places
+            ]
+            channels.append(np.array(nearest))
+    return np.stack([store.ct[rows_] for rows_ in channels], axis=1)
+
+
 class SliceDataset(Dataset):
     """Slices of a store as (image, mask) pairs, each float32 (C, size, size).
 
