@@ -22,6 +22,7 @@ STYLES = {
     "slice": ("ours, random slices", BLUE, "o"),
     "patient": ("ours, new patients", SKY, "s"),
 }
+UNITS = {"slice": "seeds", "patient": "folds"}  # what a protocol is repeated over
 FULL = {"full": ("ours, random slices, at full size", GREEN, "^")}  # where most of ours are of another
 
 
@@ -36,8 +37,8 @@ def scores_of(
         results, profile: see `our_records`.
 
     Returns:
-        Indexed by row and segmentation: paper; slice, slice_std, seeds; patient, patient_std,
-        folds; full. Deviations (ddof 1) are NaN below two values. All of ours but the last are of the
+        Indexed by row and segmentation: paper; profile; slice, slice_std, seeds, slice_each; patient,
+        patient_std, folds, patient_each; full. The scores by seed or fold are in ..._each. Deviations (ddof 1) are NaN below two values. All of ours but the last are of the
         one profile in which most of the table's rows were trained, so that they can be compared;
         full is on random slices by the profile `paper`, where that is another.
     """
@@ -51,10 +52,17 @@ def scores_of(
         rows[line["row"], line["segmentation"]] = entry = {"paper": float(line["value"])}
         at_full = full.cell(line["run"], metric) if full else None
         entry["full"] = pd.Series(at_full.pooled if at_full else [], dtype=float).mean()
-        for protocol, unit in (("slice", "seeds"), ("patient", "folds")):
-            cell = alike.cell(line["run"], metric, protocol=protocol)
-            values = pd.Series(cell.pooled if cell else [], dtype=float)
-            entry |= {protocol: values.mean(), f"{protocol}_std": values.std(), unit: len(values)}
+        entry["profile"] = base
+        for protocol, unit in UNITS.items():
+            each = (
+                alike.values(line["run"], metric, protocol=protocol, profile=base)
+                if base in alike.accepted
+                else {}
+            )
+            values = pd.Series(each, dtype=float)
+            entry |= {
+                protocol: values.mean(), f"{protocol}_std": values.std(), unit: len(values), f"{protocol}_each": each,
+            }  # fmt: skip
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["row", "segmentation"])
 
 
@@ -63,16 +71,33 @@ def styles_of(scores: pd.DataFrame) -> dict[str, tuple[str, str, str]]:
     return STYLES | (FULL if scores.get("full", pd.Series(dtype=float)).notna().any() else {})
 
 
+def differences(more: pd.DataFrame, less: pd.DataFrame) -> pd.DataFrame:
+    """Rows of `scores_of` less others, row by row in their order: ours paired by seed or fold.
+
+    Returns:
+        Indexed as `more`: paper; slice, slice_std, seeds; patient, patient_std, folds. Over the
+        seeds or folds that both rows have within one profile; NaN and 0 where there is none.
+    """
+    rows = []
+    for (_, one), (_, other) in zip(more.iterrows(), less.iterrows(), strict=True):
+        rows.append(row := {"paper": one["paper"] - other["paper"]})
+        for protocol, unit in UNITS.items():
+            mine, theirs = one[f"{protocol}_each"], other[f"{protocol}_each"]
+            shared = [k for k in mine if k in theirs] if one["profile"] == other["profile"] else []
+            of = pd.Series([mine[k] - theirs[k] for k in shared], dtype=float)
+            row |= {protocol: of.mean(), f"{protocol}_std": of.std(), unit: len(of)}
+    return pd.DataFrame(rows, index=more.index)
+
+
 def gains(scores: pd.DataFrame) -> pd.DataFrame:
     """What each row adds to the one above it, of one segmentation of `scores_of`.
 
     Returns:
-        Indexed by the component added ("+RIB", ...): paper, slice, patient; NaN where either row was not run.
+        As `differences`, indexed by the component added ("+RIB", ...).
     """
-    values = scores[list(STYLES)]
-    added = values.diff().iloc[1:]
+    added = differences(scores.iloc[1:], scores.iloc[:-1])
     return added.set_axis(
-        ["+" + row.split(" (")[0].rsplit("+", 1)[1] for row in values.index.get_level_values("row")[1:]]
+        ["+" + row.split(" (")[0].rsplit("+", 1)[1] for row in added.index.get_level_values("row")]
     ).rename_axis("component")
 
 

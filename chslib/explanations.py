@@ -207,7 +207,7 @@ def _beyond(ours: Ours, _: dict[str, Any]) -> Explanation:
     return Explanation(
         "no augmentation, schedule or averaging",
         "; ".join(found) + "." if found else NOT_RUN,
-        "Rows beyond the paper’s recipe, in none of its tables: what the same network can do with more of it."
+        "Rows beyond the paper’s recipe, in none of its tables: what the same network can do with more of it, or with the neighbouring slices."
         if found
         else "Rows beyond the paper’s recipe would tell.",
     )

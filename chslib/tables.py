@@ -139,10 +139,17 @@ def claims(
 
 
 def shown_gains(differences: pd.DataFrame) -> pd.DataFrame:
-    """Differences with their sign, as text; "not run" where there is none."""
-    return differences.map(lambda value: NOT_RUN if pd.isna(value) else f"{value:+.3f}").rename(
-        columns={"slice": "ours, random slices", "patient": "ours, new patients"}
-    )
+    """`comparisons.differences` as text: mean with its sign ± deviation (number of seeds or folds); "not run" for none."""
+
+    def told(mean: float, deviation: float, number: int) -> str:
+        spread = "" if pd.isna(deviation) else f" ± {deviation:.3f}"
+        return f"{mean:+.3f}{spread} ({number})" if number else NOT_RUN
+
+    shown = pd.DataFrame({"paper": differences["paper"].map("{:+.3f}".format)})
+    for protocol, unit, name in (("slice", "seeds", "random slices"), ("patient", "folds", "new patients")):
+        of = zip(differences[protocol], differences[f"{protocol}_std"], differences[unit])
+        shown[f"ours, {name}"] = [told(*values) for values in of]
+    return shown
 
 
 class Shown:

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from chslib.answers import COLUMNS, Ours, code_answer, count_answer, parameters, shorten
-from chslib.comparisons import at_full_size, gains, plot_arms, plot_parameters, scores_of
+from chslib.comparisons import at_full_size, differences, gains, plot_arms, plot_parameters, scores_of
 from chslib.experiments import ROWS, RUNS, get_run
 from chslib.ledger import KINDS, LEDGER_COLUMNS, NOT_RUN, ledger, mean_and_std, paper_numbers
 from chslib.metrics import evaluate
@@ -20,7 +20,7 @@ from chslib.network import ARMS
 from chslib.profiles import PROFILES, get_profile
 from chslib.records import KNOWN_DATA, first_stage_warning, load_records, read_record
 from chslib.runlog import digest
-from chslib.tables import DRY_RUN, claims, describe, styled, table
+from chslib.tables import DRY_RUN, claims, describe, shown_gains, styled, table
 from chslib.verdicts import (
     SPREAD,
     VERDICTS,
@@ -653,6 +653,25 @@ def test_a_fused_set_is_counted_exactly(tmp_path):
     assert ledger(tmp_path).set_index("id").loc["t1-fused-slices", "verdict"] == "not reproduced"
     (tmp_path / "cpu" / "table2-infection-patient-fold2.json").unlink()
     assert count_answer("infected slices", Ours(tmp_path)).number is None
+
+
+def test_rows_are_compared_over_the_seeds_that_both_have(tmp_path):
+    scored = {"table4-bu": 0.5, "table4-bu-seed1": 0.7, "table4-rib": 0.6, "table4-hp": 0.65, "table4-hp-seed1": 0.6,
+              "table4-bu-patient-fold2": 0.4, "table4-rib-patient-fold3": 0.1}  # fmt: skip
+    for run, dsc in scored.items():
+        write(tmp_path, a_record(run, "cpu", dsc=dsc))
+    scores = scores_of(4, tmp_path)
+    added = gains(scores)
+    assert added["slice"].iloc[:2].tolist() == pytest.approx([0.1, 0.05])
+    assert added["seeds"].tolist() == [1, 1, 0] and added["slice"].isna().tolist() == [False, False, True]
+    assert not added["folds"].any() and added["patient"].isna().all()
+    whole = differences(scores.iloc[[2]], scores.iloc[[0]])
+    assert whole[["slice", "slice_std", "seeds"]].iloc[0].tolist() == pytest.approx([0.025, 0.25 / 2**0.5, 2])
+    shown = shown_gains(whole).iloc[0]
+    assert shown.tolist() == ["+0.580", "+0.025 ± 0.177 (2)", NOT_RUN]
+    assert shown_gains(added)["ours, random slices"].tolist() == ["+0.100 (1)", "+0.050 (1)", NOT_RUN]
+    other = scores.assign(profile="paper")
+    assert not differences(other, scores)["seeds"].any()
 
 
 def test_scores_as_numbers_gains_and_figures(tmp_path, full):
