@@ -141,7 +141,7 @@ def test_what_the_chapter_says_of_hard_patients_is_so_in_the_records():
     assert {"coronacases_001", "coronacases_003", "radiopaedia_7_85703_0"} <= set(little)
     for run in ("table4-bu", "table3-miniseg"):
         seen = both[run]["slice"]["marked"][little]
-        assert (seen > 0.9).sum() >= len(little) - 1, "with their slices on both sides about as much, or more"
+        assert (seen > 0.8).all(), "with their slices on both sides nearly as much, or more"
 
 
 def test_protocols_are_compared_over_the_patients_they_share():

@@ -259,6 +259,10 @@ def test_what_chapter_16_says_of_its_curves_still_holds(numbers) -> None:
     cells = json.loads((ROOT / "notebooks/16_new_patient.ipynb").read_text())["cells"]
     text = " ".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
     assert "more training slices than the random split on average, and their training loss ends lower" in text
+    assert (
+        "The neighbouring slices, as much of the third dimension as a network of slices can take, add nothing"
+        in text
+    )
     assert "raise MiniSeg on random slices and lower it on the new patients of fold 0" in text
     longer = reductions(ROOT / "results").query("change == @PROFILES['cpu-long'].change").set_index("run")
     assert longer.loc["table3-miniseg", "difference"] > 0
