@@ -188,7 +188,7 @@ def plot_arms(scores: pd.DataFrame, *, metric: str = "DSC") -> Figure:
     """
     kinds = list(dict.fromkeys(scores.index.get_level_values("segmentation")))
     figure, axes = plt.subplots(
-        1, len(kinds), figsize=(4.6 * len(kinds) + 1.2, 3.3), layout="constrained", sharey=True, squeeze=False
+        1, len(kinds), figsize=(4.6 * len(kinds) + 1.2, 3.8), layout="constrained", sharey=True, squeeze=False
     )
     for axis, kind in zip(axes[0], kinds):
         chosen = scores.xs(kind, level="segmentation")
@@ -204,7 +204,14 @@ def plot_arms(scores: pd.DataFrame, *, metric: str = "DSC") -> Figure:
         axis.set_xticks(range(len(rows)), rows)
         axis.set_xlim(-0.4, len(rows) - 0.6)
         _clean(axis, anything=chosen[["slice", "patient"]].notna().any(axis=None))
-    axes[0, 0].legend(frameon=False, fontsize=8, loc="lower left" if len(kinds) > 1 else "upper left")
+    # Below the panels: no corner of them is free of points in every table.
+    figure.legend(
+        *axes[0, 0].get_legend_handles_labels(),
+        frameon=False,
+        fontsize=8,
+        loc="outside lower center",
+        ncols=2,
+    )
     return figure
 
 
