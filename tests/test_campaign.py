@@ -131,9 +131,11 @@ def test_a_deadline_that_is_far_changes_nothing(tmp_path, tiny_store):
 def test_an_interrupted_campaign_leaves_no_process_behind_and_goes_on(tmp_path, tiny_store):
     driver = tmp_path / "driver.py"
     driver.write_text(
-        "import sys, time\n"
+        "import signal, sys, time\n"
         "from chslib import campaign, train\n"
         "from chslib.profiles import PROFILES, Profile\n"
+        # A shell that runs the tests in the background hands on that interrupts are ignored.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         f"PROFILES['tiny'] = Profile(**{vars(TINY)!r})\n"
         "train.History.on_train_epoch_start = lambda *_: time.sleep(60)\n"
         f"sys.exit(campaign.main(['--profile', 'tiny', '--slices', {str(tiny_store)!r}, '--names', 'table2-lungs',"
