@@ -32,6 +32,8 @@ def problems(notebook: dict) -> list[str]:
                 found.append(f"a figure without alt text: {''.join(cell['source'])[:60]}")
     if len(notebook["cells"]) > 32:
         found.append(f"{len(notebook['cells'])} cells; one page tells one story")
+    if len({"".join(c["source"]) for c in cells}) < len(cells):
+        found.append("the same code in two cells")
     if not any("parameters" in c["metadata"].get("tags", []) for c in cells):
         found.append("no parameters cell for papermill")
     if any(k.startswith("papermill") for k in notebook["metadata"]):
