@@ -148,6 +148,14 @@ def test_export_refuses_weights_of_another_training(tmp_path):
     assert not list(tmp_path.glob("**/*.safetensors"))
 
 
+def test_export_refuses_a_network_of_neighbouring_slices(tmp_path):
+    with pytest.raises(ValueError, match="beyond-context reads neighbouring slices"):
+        export_weights(
+            "beyond-context", profile="cpu", results=tmp_path, runs=tmp_path, folder=tmp_path / "weights"
+        )
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_is_exported_comes_back_to_half_precision(tmp_path):
     torch.manual_seed(0)
     network = make_network(get_run("table4-bu"), get_profile("cpu"))
