@@ -7,7 +7,7 @@
 # Each can be interrupted: the same command goes on where it stopped, and tries failed runs again.
 
 PROFILE ?= smoke
-PROFILES := smoke cpu paper cpu-long cpu-256
+PROFILES := smoke cpu paper cpu-long cpu-30 cpu-256
 SLICES  ?=
 PYTHON  ?= python3
 SHELL   := bash

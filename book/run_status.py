@@ -17,7 +17,7 @@ from typing import Any
 
 SHOWN = ("torch", "lightning", "numpy", "monai", "pandas", "nibabel", "papermill", "jupyter-book")
 NOT_RECORDED = "not recorded"
-COMMITTED = ("paper", "cpu", "cpu-long", "cpu-256")  # profiles whose records are in the repository
+COMMITTED = ("paper", "cpu", "cpu-long", "cpu-30", "cpu-256")  # profiles whose records are in the repository
 
 
 def fill_status(page: Path, *, source: Path, staged: Path, executed: Path | None) -> None:

@@ -75,6 +75,14 @@ PROFILES |= {
         beside="cpu",
         change="up to four times the epochs",
     ),
+    "cpu-30": replace(
+        PROFILES["cpu"],
+        name="cpu-30",
+        max_epochs=PROFILES["paper"].max_epochs,
+        worth="real slices at 128x128, the epochs of paper: the cascade and its rivals trained as long",
+        beside="cpu",
+        change="the epochs of paper, at most 10 (lungs) and 30 (infection)",
+    ),
     "cpu-256": replace(
         PROFILES["cpu"],
         name="cpu-256",

@@ -160,11 +160,11 @@ def test_the_first_problem_is_named_and_the_rest_are_counted(store):
     [
         (
             ["check", "--profile", "big"],
-            "error: Unknown profile 'big'; expected one of smoke, cpu, paper, cpu-long, cpu-256.",
+            "error: Unknown profile 'big'; expected one of smoke, cpu, paper, cpu-long, cpu-30, cpu-256.",
         ),
         (
             ["list", "--profile", "big"],
-            "error: Unknown profile 'big'; expected one of smoke, cpu, paper, cpu-long, cpu-256.",
+            "error: Unknown profile 'big'; expected one of smoke, cpu, paper, cpu-long, cpu-30, cpu-256.",
         ),
         (["check", "--profile", "paper"], "error: Profile 'paper' needs a slice store: make reproduce"),
         (["check", "--profile", "cpu", "--slices", "nowhere"], "error: nowhere: no such folder"),
