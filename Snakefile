@@ -4,10 +4,10 @@
 #   snakemake --profile workflow/slurm --config profile=paper slices=/folder scope=all
 #
 # --config, each with its default:
-#   profile=smoke    a key of chslib.profiles.PROFILES
+#   profile=smoke    a key of replication.training.profiles.PROFILES
 #   slices=          folder of a slice store; empty: the phantom, made on the spot (smoke only)
 #   results=         folder of the records; empty: results (smoke), results/local (the others)
-#   scope=rows       headline, rows or all (chslib.experiments.campaign), or none: pages alone
+#   scope=rows       headline, rows or all (replication.training.grid.campaign), or none: pages alone
 #   runs=            names of runs in place of a scope; the first stages that they need come along
 #   weights=runs     folder of the checkpoints and predictions
 #   build=           folder of what is made here; empty: _build/<profile>
@@ -30,8 +30,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "workflow")]
 
 import steps
 
-from chslib.experiments import campaign, get_run
-from chslib.profiles import get_profile
+from replication.training.grid import campaign, get_run
+from replication.training.profiles import get_profile
 
 # ---- what is asked for -------------------------------------------------------------------------
 
@@ -102,7 +102,7 @@ GIVEN = {
     "slices": Path(STORE).parent.absolute(),
 }  # fmt: skip
 ALONE = ("12_speed",)  # it measures: nothing else has a core or the GPU meanwhile
-CODE = sorted(str(path) for path in (ROOT / "chslib").rglob("*") if path.suffix in (".py", ".csv"))
+CODE = sorted(str(path) for package in ("chslib", "replication") for path in (ROOT / package).rglob("*") if path.suffix in (".py", ".csv"))
 # Records that no job here writes: trained by hand, on another machine, or for another scope.
 OTHERS = sorted(str(path) for path in Path(PLACES.results).glob("*.json") if path.stem not in FIRST)
 
@@ -146,22 +146,22 @@ rule trained:
 
 rule phantom:
     input:
-        sorted((ROOT / "chslib/data").glob("phantom*.py")),
-        ROOT / "chslib/data/anatomy.py",
+        sorted((ROOT / "replication/data").glob("phantom*.py")),
+        ROOT / "replication/data/anatomy.py",
     output:
         directory(f"{PHANTOM}/volumes"),
     shell:
-        "exec {PY} -m chslib.data phantom {output}"
+        "exec {PY} -m replication.data phantom {output}"
 
 
 rule fuse:
     input:
         volumes=f"{PHANTOM}/volumes",
-        code=ROOT / "chslib/data/fusion.py",
+        code=ROOT / "replication/data/fusion.py",
     output:
         f"{PHANTOM}/slices/slices.csv",
     shell:
-        "exec {PY} -m chslib.data fuse --quiet {input.volumes} {PHANTOM}/slices"
+        "exec {PY} -m replication.data fuse --quiet {input.volumes} {PHANTOM}/slices"
 
 
 # A folder that someone else made is checked once, before anything is trained on it.
@@ -173,7 +173,7 @@ rule check:
     params:
         slices=shlex.quote(SLICES),
     shell:
-        "exec {PY} -m chslib.experiments check --profile {PROFILE} --slices {params.slices}"
+        "exec {PY} -m replication.training.grid check --profile {PROFILE} --slices {params.slices}"
 
 
 rule train:

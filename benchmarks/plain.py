@@ -10,7 +10,8 @@ is then the plain version that the fast one is measured against.
 import torch
 from torch import Tensor, nn
 
-from chslib import blocks, pointwise, pooling
+from chslib import blocks, pooling
+from chslib.fast import pointwise
 
 
 class PlainPointwise(pointwise.PointwiseConv2d):

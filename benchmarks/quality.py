@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.plain import plain
-from chslib import train
+from replication.training import run as train
 
 RUN, PROFILE = "table2-lungs", "cpu"
 SEEDS = ("", "-seed1", "-seed2")
@@ -33,7 +33,7 @@ def thinned(slices: str | Path, folder: Path, *, every: int) -> Path:
 
 
 def train_plain(run: str, **where: Any) -> dict[str, Any]:
-    """`chslib.train.train_run` of the network in its plain forms, with the default allocator."""
+    """`replication.training.run.train_run` of the network in its plain forms, with the default allocator."""
     make_network, keep_freed_memory = train.make_network, train.keep_freed_memory
     train.make_network = lambda *a, **k: plain(make_network(*a, **k))
     train.keep_freed_memory = lambda: False

@@ -19,15 +19,15 @@ from torch import Tensor, nn
 from benchmarks.plain import plain
 from chslib.inference import folded
 from chslib.network import ARMS, CHSNet, build_network
-from chslib.peers import build_peer
-from chslib.train import keep_freed_memory, training_loss
+from replication.peers import build_peer
+from replication.training.run import keep_freed_memory, training_loss
 
 FORMS = {
     "plain": "textbook forms, default memory format and allocator",
     "plain, freed memory kept": "the same, with the allocator of the fast form",
     "fast, default allocator": "the fast form, with glibc's default allocator",
     "fast, NCHW": "the fast form in torch's default memory format",
-    "fast": "what `chslib.train` runs",
+    "fast": "what `replication.training.run` runs",
     "folded": "fast, with normalisation folded into convolutions: inference only",
 }
 
@@ -46,7 +46,7 @@ class Job:
     dtype: str = "float32"  # or "bfloat16", by autocast (folded networks: their weights too)
     device: str = "cpu"
     compile: bool = False
-    repeatable: bool = False  # torch's deterministic algorithms, with which `chslib.train` trains
+    repeatable: bool = False  # torch's deterministic algorithms, with which `replication.training.run` trains
 
     def build(self) -> nn.Module:
         """The network in its form, on its device."""

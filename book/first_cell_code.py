@@ -22,11 +22,11 @@ def prepare(repository):
         except importlib.metadata.PackageNotFoundError:
             pass
     missing = [name for name in needed if name not in here]
-    if not missing and importlib.util.find_spec("chslib"):
+    if not missing and importlib.util.find_spec("replication"):
         return
 
     above = (Path.cwd(), *Path.cwd().parents)
-    root = next((f for f in above if (f / "_toc.yml").is_file() and (f / "chslib").is_dir()), None)
+    root = next((f for f in above if (f / "_toc.yml").is_file() and (f / "replication").is_dir()), None)
     if root is None:
         if not repository:
             raise RuntimeError(

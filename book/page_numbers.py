@@ -38,7 +38,7 @@ from typing import Any
 PLACE = re.compile(r"\{\{ ([^{}]+) \}\}")
 NOT_RUN = "not run"
 LEDGER = ("paper", "ours", "seeds", "new", "folds", "implied", "line")
-FOLDS = 5  # of the patient protocol, chslib.data.splits.FOLDS
+FOLDS = 5  # of the patient protocol, replication.data.splits.FOLDS
 COUNTS = {1: "one", 0: "no", 2: "two", 3: "three"}
 
 
@@ -86,8 +86,8 @@ class Numbers:
 
     @cached_property
     def ours(self) -> Any:
-        """The committed records (`chslib.answers.Ours`)."""
-        from chslib.answers import Ours  # brings torch along
+        """The committed records (`replication.evidence.estimates.Ours`)."""
+        from replication.evidence.estimates import Ours  # brings torch along
 
         return Ours(self.source / "results")
 
@@ -98,7 +98,7 @@ class Numbers:
 
     def of_profile(self, profile: str) -> Any:
         """The committed records of one profile."""
-        from chslib.answers import Ours
+        from replication.evidence.estimates import Ours
 
         if profile not in self._profiles:
             self._profiles[profile] = Ours(self.source / "results", (profile,))
@@ -107,7 +107,7 @@ class Numbers:
     @cached_property
     def lines(self) -> dict[str, dict[str, Any]]:
         """The ledger's lines by id."""
-        from chslib.ledger import ledger_of
+        from replication.evidence.ledger import ledger_of
 
         return {line["id"]: line for line in ledger_of(self.ours).to_dict("records")}
 
@@ -119,7 +119,7 @@ class Numbers:
         Raises:
             ValueError: no run of the grid, or no such profile.
         """
-        from chslib.experiments import get_run
+        from replication.training.grid import get_run
 
         profile, _, run = run.rpartition("/")
         name = get_run(run).name
@@ -130,8 +130,8 @@ class Numbers:
         return next((self.ours.accepted[p][name] for p in order if name in self.ours.accepted[p]), None)
 
     def _mean(self, protocol: str, run: str) -> str:
-        from chslib.experiments import get_run
-        from chslib.ledger import mean_and_std
+        from replication.evidence.ledger import mean_and_std
+        from replication.training.grid import get_run
 
         profile, _, run = run.rpartition("/")
         ours = self.of_profile(profile) if profile else self.ours
@@ -154,7 +154,7 @@ class Numbers:
         return f"{', '.join(rest)} and {last}" if rest else last
 
     def _reach(self, run: str) -> str:
-        from chslib.experiments import get_run
+        from replication.training.grid import get_run
 
         of = self.ours.best(get_run(run).name, protocol="patient")[1]
         found = [patient["dsc"] for record in of for patient in record["test"]["patients"].values()]
@@ -169,7 +169,7 @@ class Numbers:
         return "{0}×{0}".format(record["config"]["size"]) if record else NOT_RUN
 
     def _copied(self, protocol: str, target: str) -> str:
-        from chslib.leakage import RECORD, read_leakage
+        from replication.analysis.leak import RECORD, read_leakage
 
         entries = read_leakage(self.source / "results" / RECORD)["entries"]
         own = [e[target]["pooled"]["dsc"] for e in entries if e["protocol"] == protocol]
@@ -178,8 +178,8 @@ class Numbers:
         return f"{math.fsum(own) / len(own):.2f}"
 
     def _cut(self, what: str, protocol: str = "") -> str:
-        from chslib.experiments import get_run
-        from chslib.thresholds import read_thresholds, thresholds_of
+        from replication.analysis.thresholds import read_thresholds, thresholds_of
+        from replication.training.grid import get_run
 
         worth = thresholds_of(read_thresholds(self.source / "results"))
         if what != "gain":
@@ -229,8 +229,8 @@ class Numbers:
         return _one({record["data"]["patients"] for record in self._accepted})
 
     def _runs(self) -> str:
-        from chslib.profiles import PROFILES
-        from chslib.records import load_records
+        from replication.evidence.records import load_records
+        from replication.training.profiles import PROFILES
 
         real = [profile for profile in PROFILES if profile != "smoke"]
         return str(sum(len(load_records(self.source / "results", profile)[0]) for profile in real))

@@ -114,7 +114,7 @@ def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def _records(source: Path, notes: Iterable[dict[str, Any]]) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """The records that the shown notebooks read: those they were given, else the committed ones."""
-    from chslib.records import load_records  # brings torch along
+    from replication.evidence.records import load_records  # brings torch along
 
     given = (note.get("parameters", {}) for note in notes)
     places = {(p["results"], p["profile"]) for p in given if {"results", "profile"} <= p.keys()}

@@ -7,7 +7,7 @@ has a bias.
 
 from torch import Tensor, nn
 
-from chslib.pointwise import PointwiseConv2d, conv1x1, conv1x1_of_parts
+from chslib.fast.pointwise import PointwiseConv2d, conv1x1, conv1x1_of_parts
 from chslib.pooling import HybridPool2d, MaxPool2d
 
 POOLINGS = ("hybrid", "max")

@@ -151,7 +151,7 @@ def segment_volume(
     if volume.ndim != 3 or not (volume.dtype == np.uint8 or np.issubdtype(volume.dtype, np.floating)):
         raise ValueError(
             f"Got a volume of shape {volume.shape} and dtype {volume.dtype}; expected (S, H, W), uint8 or "
-            "floating in 0..1 (chslib.data.fusion prepares Hounsfield units)."
+            "floating in 0..1 (replication.data.fusion prepares Hounsfield units)."
         )
     if network.training:
         raise ValueError("Got a network in training mode; expected network.eval() before it segments.")

@@ -33,7 +33,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from chslib.pointwise import PointwiseConv2d, conv1x1
+from chslib.fast.pointwise import PointwiseConv2d, conv1x1
 
 PADDINGS = ("valid", "same")
 

@@ -1,7 +1,7 @@
 """Trained weights: half-precision safetensors with a sidecar, loaded by name and never unpickled.
 
-    weights/<profile>/<run>.safetensors   every tensor of the network, float16 (counters as they are)
-    weights/<profile>/<run>.json          sha256, how to build and feed it, the run's record, licence
+    chslib/weights/<profile>/<run>.safetensors   every tensor of the network, float16 (counters as they are)
+    chslib/weights/<profile>/<run>.json          sha256, how to build and feed it, the run's record, licence
 
     python -m chslib.pretrained list
     python -m chslib.pretrained export table2-infection-patient-fold0 --profile cpu
@@ -21,11 +21,11 @@ import torch
 from torch import Tensor, nn
 
 from chslib.network import CHSNet, build_network
-from chslib.runlog import write_json
+from replication.provenance import write_json
 
-FOLDER = Path(__file__).resolve().parent.parent / "weights"
+FOLDER = Path(__file__).resolve().parent / "weights"
 PREPARATION = (  # of the slices, by the store's fingerprint, and what every network here is fed
-    "slices as chslib.data.fusion prepares them with 'minmax-clahe', shrunk to the size of the record's "
+    "slices as replication.data.fusion prepares them with 'minmax-clahe', shrunk to the size of the record's "
     "config by area averaging; grey values 0..255 divided by 255, one channel, sides that divide by 16"
 )
 LICENCE = (
@@ -52,10 +52,10 @@ def export_weights(
     """
     from safetensors.torch import save
 
-    from chslib.experiments import get_run
-    from chslib.profiles import get_profile
-    from chslib.recipe import context_of
-    from chslib.train import trained_network  # training imports more than loading needs
+    from replication.training.grid import get_run
+    from replication.training.profiles import get_profile
+    from replication.training.recipe import context_of
+    from replication.training.run import trained_network  # training imports more than loading needs
 
     told = get_run(run)
     if context_of(told.recipe):
@@ -130,7 +130,7 @@ def load_pretrained(name: str, *, folder: str | Path = FOLDER) -> nn.Module:
         >>> network(torch.zeros(1, 1, 128, 128)).infection.shape
         torch.Size([1, 1, 128, 128])
     """
-    from chslib.experiments import get_run  # `import chslib` stays the network and its loss
+    from replication.training.grid import get_run  # `import chslib` stays the network and its loss
 
     state, sidecar = read_weights(name, folder=folder)
     run = get_run(sidecar["run"])
@@ -153,7 +153,7 @@ def main(arguments: list[str] | None = None) -> int:
                     commands.add_parser("export", help="write a run's weights, those of its first stage first")):  # fmt: skip
         command.add_argument("--weights", default=FOLDER, help="their folder (%(default)s)")
     export = commands.choices["export"]
-    export.add_argument("run", help="a name of the grid; python -m chslib.experiments list shows them")
+    export.add_argument("run", help="a name of the grid; python -m replication.training.grid list shows them")
     export.add_argument("--profile", default="cpu")
     export.add_argument("--results", default="results")
     export.add_argument("--runs", default="runs")
@@ -171,7 +171,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _export(options: argparse.Namespace) -> None:
     """A second stage loads as its cascade, so its first stage is exported with it."""
-    from chslib.experiments import get_run
+    from replication.training.grid import get_run
 
     run = get_run(options.run)
     for name in [run.first_stage, run.name] if run.first_stage else [run.name]:

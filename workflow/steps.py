@@ -215,7 +215,7 @@ def _attempt(places: Places, run: str, log: Path, given: dict[str, str]) -> str:
         record = Path(places.results, f"{run}.json")
         if not json.loads(record.read_text(encoding="utf-8")).get("evaluation"):
             sys.path.insert(0, str(ROOT))
-            from chslib.train import evaluate_run
+            from replication.training.run import evaluate_run
 
             evaluate_run(**{"name" if k == "run" else k: v for k, v in given.items()})
     except Exception as error:  # whatever it is, the other runs go on
@@ -226,7 +226,7 @@ def _attempt(places: Places, run: str, log: Path, given: dict[str, str]) -> str:
 
 
 def _note_failure(path: Path, told: str, *, since: float) -> None:
-    """Leave what `chslib.experiments list` reads, unless the training itself did so (`train_run`)."""
+    """Leave what `replication.training.grid list` reads, unless the training itself did so (`train_run`)."""
     if path.is_file() and path.stat().st_mtime >= since:
         return
     temporary = path.with_name(path.name + ".part")

@@ -1,0 +1,121 @@
+"""`python -m replication.data {download,phantom,fuse,check}`: the data steps from a shell or a workflow."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line; kept apart so that a page can print its help."""
+    parser = argparse.ArgumentParser(prog="python -m replication.data", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    download = commands.add_parser(
+        "download", help="get the paper's two sources, or link what lies on this disk"
+    )
+    download.add_argument(
+        "folder", metavar="FOLDER", help="gets archives/ and volumes/; volumes is what fuse reads"
+    )
+    download.add_argument(
+        "--only", choices=("zenodo", "medseg"), help="one source; default: both (zenodo [28], medseg [27])"
+    )
+    download.add_argument(
+        "--local", action="append", default=[], metavar="DIR",
+        help="folder with archives or unpacked volumes, under Zenodo's, MedSeg's or the Kaggle mirror's names; "
+        "may be given again",
+    )  # fmt: skip
+    download.add_argument("--offline", action="store_true", help="fetch nothing; say what is missing")
+    download.add_argument("--tries", type=int, default=4, help="a file (%(default)s)")
+    download.add_argument("--quiet", action="store_true", help="no progress bar")
+
+    phantom = commands.add_parser("phantom", help="draw synthetic CT volumes")
+    phantom.add_argument("out", metavar="OUT", help="folder to write ct, lung and infection into")
+    phantom.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    phantom.add_argument("--depth", type=int, default=16, help="slices a volume (%(default)s)")
+    phantom.add_argument(
+        "--volumes", type=int, metavar="N", help="only N of the 13 volumes, from all sources"
+    )
+    phantom.add_argument("--size", type=int, help="rows and columns (default: as the source)")
+
+    fuse = commands.add_parser("fuse", help="turn volumes into a store of slices")
+    fuse.add_argument("volumes", metavar="VOLUMES", help="folder with ct, lung and infection")
+    fuse.add_argument("store", metavar="STORE", help="folder to write")
+    fuse.add_argument("--size", type=int, default=256, help="default: %(default)s")
+    fuse.add_argument(
+        "--preparation", choices=("window", "minmax-clahe"), default="window",
+        help="default: %(default)s",
+    )  # fmt: skip
+    fuse.add_argument("--workers", type=int, default=1, help="processes (default: %(default)s)")
+    fuse.add_argument("--quiet", action="store_true", help="no progress bar")
+
+    check = commands.add_parser("check", help="look for problems in a store")
+    check.add_argument("store", metavar="STORE")
+    check.add_argument("--quiet", action="store_true", help="no progress bar")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; 0 if all is well, 1 with a line on stderr if not."""
+    args = build_parser().parse_args(arguments)
+    try:
+        return {"download": _download, "phantom": _phantom, "fuse": _fuse, "check": _check}[args.command](
+            args
+        )
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on where it stopped", file=sys.stderr)
+        return 130
+
+
+def _download(args: argparse.Namespace) -> int:
+    from replication.data.sources import SOURCES, download
+
+    told = download(
+        args.folder, datasets=(args.only,) if args.only else tuple(SOURCES), offline=args.offline,
+        local=args.local, tries=args.tries, progress=not args.quiet,
+    )  # fmt: skip
+    for key, counts in told["datasets"].items():
+        print(f"{key}: {counts['volumes']} volumes, {counts['slices']} slices. {SOURCES[key].licence}.")
+    print(f"{told['volumes']}: ready; next: python -m replication.data fuse {told['volumes']} STORE")
+    return 0
+
+
+def _phantom(args: argparse.Namespace) -> int:
+    from replication.data.phantom import DEFAULT_VOLUMES, mixed_volumes, write_phantoms
+
+    number = len(DEFAULT_VOLUMES) if args.volumes is None else args.volumes
+    names = write_phantoms(
+        args.out, seed=args.seed, volumes=mixed_volumes(number), depth=args.depth, size=args.size
+    )
+    print(f"{args.out}: {len(names)} volumes of {args.depth} slices, seed {args.seed}")
+    return 0
+
+
+def _fuse(args: argparse.Namespace) -> int:
+    from replication.data.fusion import fuse
+
+    told = fuse(
+        args.volumes, args.store, size=args.size, preparation=args.preparation,
+        workers=args.workers, progress=not args.quiet,
+    )  # fmt: skip
+    print(
+        f"{args.store}: {told['slices_out']} of {told['slices_in']} slices from "
+        f"{len(told['volumes'])} volumes, {args.size}x{args.size}, {args.preparation}"
+    )
+    return 0
+
+
+def _check(args: argparse.Namespace) -> int:
+    from replication.data.store import check_store
+
+    problems = check_store(args.store, progress=not args.quiet)
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    print(f"{args.store}: {len(problems) or 'no'} problem{'s' * (len(problems) != 1)}")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,398 @@
+"""The slice store: a folder with `slices.csv` and three PNGs a slice, read as a torch Dataset.
+
+The phantom, the official downloads and prepared real slices all end in this format (Sec. 4.1:
+256 x 256 slices, each with a lung mask and an infection mask).
+"""
+
+import hashlib
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler, SequentialSampler
+from tqdm import tqdm
+
+COLUMNS = ("slice_id", "source", "volume", "patient", "slice_index", "ct", "lung", "infection")
+KINDS = ("ct", "lung", "infection")
+TEXT = (*(c for c in COLUMNS if c != "slice_index"), "duplicate_of")  # "000" is a name, not a number
+NUMBERS = ("slice_index", "lung_pixels", "infection_pixels")
+REPEATS = 5  # lines that `check_store` gives to one kind of problem
+TARGETS = {"lungs": "lung", "infection": "infection"}  # stage of the cascade -> column of the store
+
+
+def read_table(store: str | Path) -> pd.DataFrame:
+    """Read and check `slices.csv`, one row a slice.
+
+    Raises:
+        FileNotFoundError: no such folder, or no `slices.csv` in it.
+        ValueError: an empty table, a missing column, an empty cell, or a slice_id twice.
+    """
+    store = Path(store)
+    path = store / "slices.csv"
+    if not store.is_dir():
+        raise FileNotFoundError(
+            f"{store}: no such folder; expected a slice store (slices.csv, ct/, lung/, infection/)."
+        )
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path} is missing; expected a slice store. Make one with: python -m replication.data fuse VOLUMES {store}"
+        )
+    try:
+        table = pd.read_csv(path, dtype=dict.fromkeys(TEXT, str))
+    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"{path} could not be read as CSV ({error}); expected the columns {', '.join(COLUMNS)}."
+        ) from error
+    if missing := [c for c in COLUMNS if c not in table.columns]:
+        raise ValueError(f"{path} lacks the columns {', '.join(missing)}; it has {', '.join(table.columns)}.")
+    if table.empty:
+        raise ValueError(f"{path} holds no slice, only a header; expected one row a slice.")
+    if (empty := table[list(COLUMNS)].isna().any(axis=1)).any():
+        rows = ", ".join(str(i + 2) for i in np.flatnonzero(empty)[:5])
+        raise ValueError(
+            f"{path} has empty cells in line {rows}; every one of {', '.join(COLUMNS)} is needed."
+        )
+    for column in [c for c in NUMBERS if c in table.columns]:
+        numbers = pd.to_numeric(table[column], errors="coerce")
+        if (wrong := numbers.isna()).any():
+            row = int(np.flatnonzero(wrong)[0])
+            raise ValueError(
+                f"{path}, line {row + 2}: {column} is {table[column].iloc[row]!r}; expected a number."
+            )
+        table[column] = numbers.astype(int)
+    if (twice := table["slice_id"].duplicated()).any():
+        raise ValueError(
+            f"{path} names {table['slice_id'][twice].iloc[0]!r} more than once; slice_id must be unique."
+        )
+    return table
+
+
+def _read_png(path: Path, kind: str) -> np.ndarray:
+    """One PNG as uint8 (H, W): 0..255 for a CT, 0/1 for a mask."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing, though slices.csv names it as a {kind} image.")
+    try:
+        with Image.open(path) as image:
+            if kind == "ct" and image.mode != "L":
+                raise ValueError(f"{path} has mode {image.mode}; expected an 8-bit grey CT (mode L).")
+            # A palette's indices are the mask; its colours are decoration.
+            pixels = np.asarray(image if image.mode in ("L", "P") else image.convert("L"))
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+        raise ValueError(
+            f"{path} could not be read as an image ({error}); replace it or drop its row."
+        ) from error
+    if kind == "ct":
+        return pixels
+    values = np.unique(pixels)
+    if not (set(values.tolist()) <= {0, 1} or set(values.tolist()) <= {0, 255}):
+        raise ValueError(
+            f"{path} holds values {values[:6].tolist()}...; expected a two-valued mask (1-bit PNG, or 0/255)."
+        )
+    return (pixels > 0).astype(np.uint8)
+
+
+def _read_slice(store: Path, row: "pd.Series") -> dict[str, np.ndarray]:
+    images = {kind: _read_png(store / row[kind], kind) for kind in KINDS}
+    shape = images["ct"].shape
+    for kind in ("lung", "infection"):
+        if images[kind].shape != shape:
+            raise ValueError(
+                f"{store / row[kind]} is {images[kind].shape[0]}x{images[kind].shape[1]} but its CT is "
+                f"{shape[0]}x{shape[1]}; a mask must have the size of its slice."
+            )
+    return images
+
+
+def check_store(store: str | Path, *, progress: bool = False) -> list[str]:
+    """Everything that is wrong with a store, a line each; an empty list for a good one.
+
+    Unlike `read_store`, which stops at the first problem, this reads every image. Of each kind of
+    problem the first `REPEATS` are told, then how many more there are. Unknown columns are fine, and
+    so is infection outside the lung mask, which annotators do draw.
+    """
+    store = Path(store)
+    try:
+        table = read_table(store)
+    except (FileNotFoundError, ValueError) as error:
+        return [str(error)]
+    problems = _table_problems(table, store / "slices.csv")
+    shapes: dict[tuple[int, int], int] = {}
+    rows = (row for _, row in table.iterrows())
+    for row in tqdm(rows, total=len(table), desc="check", unit="slice", disable=not progress):
+        if outside := [row[kind] for kind in KINDS if _leaves(row[kind])]:
+            problems["path"] += [
+                f"{store}: {row['slice_id']} names {path!r}, outside the store; expected a relative path below it."
+                for path in outside
+            ]
+            continue
+        try:
+            images = _read_slice(store, row)
+        except (FileNotFoundError, ValueError) as error:
+            problems["image"].append(str(error))
+            continue
+        shapes[images["ct"].shape] = shapes.get(images["ct"].shape, 0) + 1
+        if not images["ct"].any():
+            problems["black"].append(f"{store / row['ct']} is all black; drop its row.")
+        if not images["lung"].any():
+            problems["no lung"].append(
+                f"{store / row['lung']} is empty; a slice without lung has no place here."
+            )
+        for kind in ("lung", "infection"):
+            pixels = int(images[kind].sum())
+            stated = row.get(f"{kind}_pixels")
+            if stated is not None and int(stated) != pixels:
+                problems["pixels"].append(
+                    f"{store / row[kind]} has {pixels} positive pixels; slices.csv says {int(stated)}."
+                )
+    named = {os.path.normpath(path) for kind in KINDS for path in table[kind]}
+    for kind in KINDS:
+        found = sorted(p.relative_to(store) for p in (store / kind).rglob("*.png"))
+        problems["unnamed"] += [
+            f"{store / path} is named by no row of slices.csv; delete it or add its row."
+            for path in found
+            if str(path) not in named
+        ]
+    if oblong := [shape for shape in shapes if shape[0] != shape[1]]:
+        problems["oblong"].append(
+            f"{store} holds slices of {oblong[0][0]}x{oblong[0][1]}; expected square ones."
+        )
+    if len(shapes) > 1:
+        problems["sizes"].append(
+            f"{store} mixes slice sizes: "
+            + ", ".join(f"{n} of {h}x{w}" for (h, w), n in shapes.items())
+            + "."
+        )
+    return [line for kind in problems.values() for line in _capped(kind)]
+
+
+def _capped(lines: list[str]) -> list[str]:
+    more = len(lines) - REPEATS
+    return (
+        lines
+        if more <= 0
+        else [*lines[: REPEATS - 1], f"{lines[REPEATS - 1]} (and {more} more of this kind)"]
+    )
+
+
+def _leaves(path: str) -> bool:
+    """Whether a path of the table points outside the store, by its letters: links are allowed."""
+    return os.path.isabs(path) or os.path.normpath(path).split(os.sep)[0] == os.pardir
+
+
+def _table_problems(table: pd.DataFrame, path: Path) -> defaultdict[str, list[str]]:
+    """What `slices.csv` says against itself, by kind."""
+    problems: defaultdict[str, list[str]] = defaultdict(list)
+    for column in ("patient", "source"):
+        for volume, names in table.groupby("volume")[column].unique().items():
+            if len(names) > 1:
+                problems[column].append(
+                    f"{path}: volume {volume} has the {column}s {', '.join(sorted(names))}; expected one."
+                )
+    twice = table[table.duplicated(["volume", "slice_index"], keep=False)]
+    for (volume, index), ids in twice.groupby(["volume", "slice_index"])["slice_id"]:
+        problems["index"].append(
+            f"{path}: {', '.join(ids)} are all slice_index {index} of {volume}; expected one slice a position."
+        )
+    for kind in KINDS:
+        for name, ids in table[table.duplicated(kind, keep=False)].groupby(kind)["slice_id"]:
+            problems["shared"].append(
+                f"{path}: {', '.join(ids)} share the {kind} image {name}; expected one each."
+            )
+    if {"has_infection", "infection_pixels"} <= set(table):
+        for name, flag, pixels in zip(table["slice_id"], table["has_infection"], table["infection_pixels"]):
+            if str(flag).lower() not in (("true", "1") if pixels > 0 else ("false", "0")):
+                problems["flag"].append(
+                    f"{path}: {name} has has_infection {flag}, but {pixels} infection_pixels; expected {pixels > 0}."
+                )
+    if "duplicate_of" in table:
+        of = dict(zip(table["slice_id"], table["duplicate_of"]))
+        for name, original in of.items():
+            if pd.isna(original):
+                continue
+            if original == name:
+                fault = "itself; leave the cell of an original empty"
+            elif original not in of:
+                fault = f"{original!r}, which no row has; name a slice of this store"
+            elif pd.notna(of[original]):
+                fault = f"{original}, itself a duplicate of {of[original]}; name the first original"
+            else:
+                continue
+            problems["duplicate"].append(f"{path}: {name} is a duplicate of {fault}.")
+    return problems
+
+
+@dataclass
+class SliceStore:
+    """A store in memory at one size.
+
+    Attributes:
+        table: one row a slice, as in `slices.csv`.
+        ct, lung, infection: uint8 arrays (S, size, size); CT 0..255, masks 0/1.
+        fingerprint: sha256 over ids and decoded pixels at their stored size, so that a lossless
+            re-encoding keeps it and any changed pixel changes it.
+    """
+
+    table: pd.DataFrame
+    ct: np.ndarray
+    lung: np.ndarray
+    infection: np.ndarray
+    fingerprint: str
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+
+def read_store(store: str | Path, *, size: int, progress: bool = True) -> SliceStore:
+    """Read a whole store into memory, CT resized by area averaging and masks by nearest neighbour.
+
+    Args:
+        store: folder with `slices.csv`.
+        size: side of the square slices that come out, pixels; a multiple of 16 for the network.
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_table`; or a missing or unreadable image, a mask of
+            another size or with more than two values, slices of more than one shape.
+    """
+    store = Path(store)
+    table = read_table(store)
+    digest = hashlib.sha256()
+    stacks = {kind: np.empty((len(table), size, size), dtype=np.uint8) for kind in KINDS}
+    resampling = {
+        "ct": Image.Resampling.BOX,
+        "lung": Image.Resampling.NEAREST,
+        "infection": Image.Resampling.NEAREST,
+    }
+    rows = (row for _, row in table.iterrows())
+    shape = None
+    bar = tqdm(
+        rows, total=len(table), desc=f"reading {store.name}", unit="slice", disable=not progress, leave=False
+    )
+    for i, row in enumerate(bar):
+        images = _read_slice(store, row)
+        shape = shape or images["ct"].shape
+        if images["ct"].shape != shape or shape[0] != shape[1]:
+            raise ValueError(
+                f"{store / row['ct']} is {images['ct'].shape}; expected square slices of one size ({shape[0]}x{shape[0]})."
+            )
+        digest.update(row["slice_id"].encode())
+        for kind in KINDS:
+            digest.update(images[kind].tobytes())
+            image = Image.fromarray(images[kind])
+            stacks[kind][i] = np.asarray(
+                image if shape[0] == size else image.resize((size, size), resampling[kind])
+            )
+    return SliceStore(table=table, fingerprint=digest.hexdigest(), **stacks)
+
+
+def with_neighbours(store: SliceStore, context: int) -> np.ndarray:
+    """Each slice with those below and above it in its volume as further channels.
+
+    Args:
+        context: slices to either side, by `slice_index`.
+
+    Returns:
+        uint8 (S, 1 + 2 * context, size, size): the slice, then the one below and the one above, then
+        the next below and above. Where the store has none (at the volume's end, or because
+        the slice was dropped for want of infection) the nearest that it has in that direction, up
+        to the slice itself.
+
+    Raises:
+        ValueError: no slice to either side, or a volume that holds one `slice_index` twice.
+    """
+    if context < 1:
+        raise ValueError(f"context={context}; expected 1 or more slices to either side.")
+    places = list(zip(store.table["volume"], store.table["slice_index"]))
+    rows = {place: row for row, place in enumerate(places)}
+    if len(rows) < len(places):
+        twice = next(place for row, place in enumerate(places) if rows[place] != row)
+        raise ValueError(
+            f"Volume {twice[0]} has slice_index {twice[1]} twice; expected each once (python -m replication.data check)."
+        )
+    channels = [np.arange(len(places))]
+    for distance in range(1, context + 1):
+        for side in (-1, 1):
+            # What is nearer in that direction stands in for a missing one; at distance 0 it is the slice.
+            nearest = [
+                next(rows[v, i + side * d] for d in range(distance, -1, -1) if (v, i + side * d) in rows)
+                for v, i in places
+            ]
+            channels.append(np.array(nearest))
+    return np.stack([store.ct[rows_] for rows_ in channels], axis=1)
+
+
+class SliceDataset(Dataset):
+    """Slices of a store as (image, mask) pairs, each float32 (C, size, size).
+
+    The image is the CT in [0, 1], or its contour map where the second stage asks for one
+    (`inputs`); the mask is 0 or 1. No augmentation: the paper names none (register row 12).
+
+    Args:
+        store: the store in memory.
+        target: "lungs" or "infection".
+        indices: rows of the store.
+        inputs: uint8 (S, C, size, size), replacing the CT as the network's input.
+    """
+
+    def __init__(
+        self, store: SliceStore, *, target: str, indices: np.ndarray, inputs: np.ndarray | None = None
+    ) -> None:
+        if target not in TARGETS:
+            raise ValueError(f"target={target!r}; expected one of {tuple(TARGETS)}.")
+        self.inputs = store.ct[:, None] if inputs is None else inputs
+        self.masks = getattr(store, TARGETS[target])[:, None]
+        self.indices = np.asarray(indices)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, item: int) -> tuple[Tensor, Tensor]:
+        i = self.indices[item]
+        return torch.from_numpy(self.inputs[i]).float() / 255, torch.from_numpy(self.masks[i]).float()
+
+
+class SliceBatches:
+    """Batches of a `SliceDataset` from bytes that lie on the device for good.
+
+    A quarter of the memory of floats, no worker processes, and nothing is moved in a step but the
+    rows' numbers: a loader that fetched slice by slice from main memory would starve a GPU.
+
+    Args:
+        dataset: whose slices; the same values come out as from ``torch.utils.data.DataLoader``.
+        batch_size: slices a batch; the last one may be smaller.
+        sampler: the order, over ``range(len(dataset))``; the dataset's own if None.
+        device: where the slices lie.
+        change: given the sampler's epoch, what is done to each batch of it, see `replication.training.augmentation`.
+    """
+
+    def __init__(
+        self,
+        dataset: SliceDataset,
+        *,
+        batch_size: int,
+        sampler: Sampler[int] | None = None,
+        device: torch.device | str = "cpu",
+        change: Callable[[int], Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]] | None = None,
+    ) -> None:
+        self.batch_size, self.change = batch_size, change
+        # Lightning tells the sampler its epoch, and asks for both attributes of a DataLoader.
+        self.sampler, self.batch_sampler = SequentialSampler(dataset) if sampler is None else sampler, None
+        self.images, self.masks = (
+            torch.from_numpy(np.ascontiguousarray(part[dataset.indices])).to(device)
+            for part in (dataset.inputs, dataset.masks)
+        )
+
+    def __len__(self) -> int:
+        return -(-len(self.sampler) // self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        change = self.change(self.sampler.epoch) if self.change else None
+        for rows in torch.tensor(list(self.sampler), device=self.images.device).split(self.batch_size):
+            batch = self.images[rows].float() / 255, self.masks[rows].float()
+            yield change(*batch) if change else batch

@@ -1,0 +1,96 @@
+"""The two folders of a fusion: which volumes lie in one, and how the other is written.
+
+Every file is written whole or not at all, and by one fusion at a time.
+"""
+
+import json
+import os
+import socket
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from replication.data.names import canonical, stem
+from replication.data.preparation import PARTS
+
+
+def find_volumes(volumes: str | os.PathLike) -> dict[str, dict[str, Path]]:
+    """Canonical names and files of the volumes in a folder, sorted; see `fusion.fuse` for the errors."""
+    folder = Path(volumes)
+    if not (folder / "ct").is_dir():
+        raise FileNotFoundError(
+            f"{folder / 'ct'}: no such folder; expected ct, lung and infection with one .nii.gz "
+            "per volume (python -m replication.data phantom writes such a folder)"
+        )
+    files = {part: _files_in(folder / part, strict=part == "ct") for part in PARTS}
+    if not files["ct"]:
+        raise FileNotFoundError(f"{folder / 'ct'}: holds no .nii.gz or .nii file")
+    missing = [
+        f"{name}: the {part} mask {folder / part / name}.nii.gz is missing; "
+        f"put it there, or take {scan.name} out of {scan.parent}"
+        for name, scan in files["ct"].items() for part in PARTS[1:] if name not in files[part]
+    ]  # fmt: skip
+    if missing:
+        raise ValueError("\n".join(missing))
+    return {name: {part: files[part][name] for part in PARTS} for name in files["ct"]}
+
+
+def _files_in(folder: Path, *, strict: bool) -> dict[str, Path]:
+    """Canonical name -> file; `strict`: a name that tells no source is an error, not ignored."""
+    found: dict[str, Path] = {}
+    # A leading dot marks a file that somebody is still writing.
+    paths = [p for p in folder.iterdir() if stem(p.name) and p.name[0] != "."] if folder.is_dir() else []
+    for path in sorted(paths):
+        try:
+            name = canonical(stem(path.name))
+        except ValueError as error:
+            if strict:
+                raise ValueError(f"{path}: {error}") from error
+            continue
+        if not path.is_file():
+            raise ValueError(f"{path}: expected a file, not a folder or a broken link; put the volume there")
+        if name in found:
+            raise ValueError(
+                f"{folder}: {name} lies there twice, as {found[name].name} and {path.name}; keep one of them"
+            )
+        found[name] = path
+    return dict(sorted(found.items()))
+
+
+@contextmanager
+def alone(memory: Path) -> Iterator[None]:
+    """Refuse a second fusion into one store. The system drops the lock of a process that dies."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    with open(memory / "lock", "a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise ValueError(
+                f"{memory.parent}: another fusion writes here ({file.read().strip() or 'just begun'}); "
+                "wait for its end, or choose another folder"
+            ) from None
+        except OSError as error:
+            warnings.warn(f"{memory}: no locks on this disk ({error}); fuse once at a time", stacklevel=4)
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        yield
+
+
+def read_json(path: Path) -> dict | None:
+    """What a file holds; None where there is none, or a spoilt one."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def as_json(content: dict) -> str:
+    """The text of a JSON file."""
+    return json.dumps(content, indent=1) + "\n"

@@ -1,0 +1,123 @@
+"""What rows beyond the paper's recipe train with: augmentation, a schedule, averaged weights; or neighbouring slices.
+
+No row of Tables 2-5 is trained so. The recipe is part of a run's configuration, and so of its
+record; what is not in it is the replication's: network, loss, optimiser, batch size, data.
+"""
+
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor, nn
+
+from replication.training.augmentation import Augmentation
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """More training: augmentation, a schedule, averaged weights, and more passes over the training slices.
+
+    Attributes:
+        augmentation: of the training slices, see `replication.training.augmentation`.
+        decay: of the exponential average of weights, a step, once it has warmed up.
+    """
+
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    decay: float = 0.99
+
+    def config(self, *, passes: int) -> dict[str, Any]:
+        """What it adds to a run's configuration; passes: those of the profile."""
+        return {
+            "passes": passes,
+            "augmentation": asdict(self.augmentation),
+            "schedule": "cosine to 0 over all steps",
+            "weight_averaging": {"decay": self.decay, "buffers": "averaged as the weights"},
+        }
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """A network that reads the neighbouring slices as well, trained by the paper's recipe.
+
+    Attributes:
+        context: slices to either side; see `replication.data.store.with_neighbours`.
+    """
+
+    context: int = 1
+
+    def config(self, *, passes: int) -> dict[str, Any]:
+        """What it adds to a run's configuration; it takes the slices once an epoch, whatever the profile."""
+        return {"passes": 1, "context": self.context}
+
+
+RECIPES: dict[str, Recipe | Neighbours] = {"beyond": Recipe(), "context": Neighbours()}
+
+
+def context_of(recipe: str | None) -> int:
+    """Slices to either side that a network trained by a recipe reads; 0 by the paper's (None)."""
+    return getattr(RECIPES[recipe], "context", 0) if recipe else 0
+
+
+def cosine(optimizer: torch.optim.Optimizer, *, steps: int) -> dict[str, Any]:
+    """The learning rate's way from its full value down to 0, for Lightning's `configure_optimizers`."""
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: 0.5 + 0.5 * math.cos(math.pi * min(step / max(steps, 1), 1.0))
+    )
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+class AveragedWeights(Callback):
+    """An exponential moving average of a network's weights, which validation sees and the run keeps.
+
+    Running means and variances of batch norms are averaged as the weights are. Young averages
+    forget faster, by (1 + n) / (10 + n) after n steps, so that the random start has no part in them.
+    Part of the checkpoint, so it survives a kill; the network's own weights are trained on.
+    """
+
+    def __init__(self, decay: float) -> None:
+        self.decay = decay
+        self.average: dict[str, Tensor] = {}
+        self.own: dict[str, Tensor] = {}
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self.average:  # resumed
+            self.average = {k: v.to(pl_module.device) for k, v in self.average.items()}
+        else:
+            self.average = _copied(pl_module.network)
+
+    @torch.no_grad()
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        steps = trainer.global_step
+        share = 1 - min(self.decay, (1 + steps) / (10 + steps))
+        for key, value in pl_module.network.state_dict().items():
+            if value.is_floating_point():
+                self.average[key].lerp_(value, share)
+            else:  # counters
+                self.average[key].copy_(value)
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.own = _copied(pl_module.network)
+        pl_module.network.load_state_dict(self.average)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        pl_module.network.load_state_dict(self.own)
+        self.own = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"average": self.average}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.average = dict(state_dict["average"])
+
+    def of_checkpoint(self, checkpoint: dict[str, Any]) -> dict[str, Tensor]:
+        """The averaged weights that a checkpoint holds."""
+        return checkpoint["callbacks"][self.state_key]["average"]
+
+
+def _copied(network: nn.Module) -> dict[str, Tensor]:
+    return {k: v.detach().clone() for k, v in network.state_dict().items()}

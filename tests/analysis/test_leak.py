@@ -1,0 +1,160 @@
+"""The lookup table: the most similar training slice, its mask, and the record that the book shows."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from replication.analysis.leak import (
+    RECORD,
+    agreement,
+    copied_masks,
+    leakage_record,
+    main,
+    nearest_slices,
+    paired,
+    patient_scores,
+    read_leakage,
+    slices_of_patients,
+    with_interval,
+)
+from replication.data.splits import Split, make_split
+from replication.data.store import SliceStore, read_store
+from replication.evidence.estimates import Ours
+from replication.evidence.records import KNOWN_DATA
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def read(tiny_store) -> SliceStore:
+    return read_store(tiny_store, size=64, progress=False)
+
+
+def test_a_slice_s_brightened_copy_is_the_nearest_and_hands_in_its_own_mask(read):
+    store = SliceStore(read.table, read.ct.copy(), read.lung, read.infection.copy(), read.fingerprint)
+    store.ct[5] = (store.ct[11] * 0.5 + 60).astype(np.uint8)  # another window
+    store.infection[5] = store.infection[11]
+    others = np.array([k for k in range(len(store)) if k != 5])
+    split = Split(train=others, validation=others[:0], test=np.array([5]))
+    assert nearest_slices(store, split).tolist() == [11]
+    assert copied_masks(store, split, "infection")["pooled"]["dsc"] == 1
+    without = Split(train=others[others != 11], validation=others[:0], test=np.array([5]))
+    assert copied_masks(store, without, "infection")["pooled"]["dsc"] < 1
+
+
+def test_only_training_slices_are_looked_up(read):
+    for protocol in ("slice", "patient"):
+        split = make_split(read.table, protocol=protocol, fold=1, seed=0)
+        assert set(nearest_slices(read, split)) <= set(split.train)
+
+
+def test_an_odd_size_is_refused(read):
+    store = SliceStore(read.table, read.ct[:, :40, :40], read.lung, read.infection, "")
+    with pytest.raises(ValueError, match="40x40; expected a side that divides by 32"):
+        nearest_slices(store, make_split(read.table, protocol="slice", fold=0, seed=0))
+
+
+def test_the_record_has_every_seed_and_fold_and_refuses_a_changed_value(read, tiny_store, tmp_path, capsys):
+    record = leakage_record(read)
+    assert [(e["protocol"], e["fold"], e["seed"]) for e in record["entries"]] == [
+        *(("slice", 0, s) for s in range(3)), *(("patient", k, 0) for k in range(5)),
+    ]  # fmt: skip
+    assert all(e["leaks"]["patient"] <= e["slices"] for e in record["entries"][:3])
+    assert main(["--slices", str(tiny_store), "--size", "64", "--results", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.count("infection DSC") == 8
+    path = tmp_path / RECORD
+    assert read_leakage(path)["entries"] == record["entries"]
+    changed = json.loads(path.read_text())
+    changed["entries"][0]["infection"]["pooled"]["dsc"] = 0.99
+    path.write_text(json.dumps(changed))
+    with pytest.raises(ValueError, match="changed after it was written"):
+        read_leakage(path)
+    with pytest.raises(FileNotFoundError, match=r"python -m chslib\.leakage"):
+        read_leakage(tmp_path / "nowhere.json")
+    assert main(["--slices", str(tmp_path / "nowhere")]) == 1
+
+
+def test_the_committed_record_is_of_the_real_slices_and_of_a_commit():
+    record = read_leakage(ROOT / "results" / RECORD)
+    assert record["data"]["fingerprint"] in KNOWN_DATA and record["size"] == 128
+    assert not record["commit"].endswith("modified")
+
+
+# ---- one patient under both protocols ----------------------------------------------------------
+
+
+def record_of(slices: list[list]) -> dict:
+    patients = sorted({row[0].rsplit("_", 1)[0] for row in slices})
+    return {"run": "table2-infection", "slices": slices, "data": {"split": {"test": {"patients": patients}}}}
+
+
+def test_a_patient_s_score_is_of_all_its_slices_of_all_seeds():
+    first = record_of([["a_0", 6, 2, 2, 90], ["b_0", 1, 0, 9, 90], ["a_1", 0, 0, 4, 96]])
+    second = record_of([["a_2", 10, 0, 0, 90]])
+    table = patient_scores([first, second])
+    assert table.index.tolist() == ["a", "b"] and table["slices"].tolist() == [3, 1]
+    assert (
+        table.loc["a", "dsc"] == pytest.approx(2 * 16 / (2 * 16 + 2 + 6)) and table.loc["a", "infected"] == 22
+    )
+    assert table["marked"].tolist() == pytest.approx([(16 + 2) / 22, 1 / 10]), "more is marked than is hit"
+    nothing = patient_scores([record_of([["a_0", 0, 3, 0, 97]])])
+    assert nothing["marked"].isna().all(), "a patient without infection has no multiple of it"
+    assert 0 <= table.loc["a", "low"] < table.loc["a", "dsc"] < table.loc["a", "high"] <= 1
+    assert table.loc["b", ["low", "high"]].isna().all(), "one slice has no spread to resample"
+    assert slices_of_patients(first)["a"].tolist() == [[6, 2, 2, 90], [0, 0, 4, 96]]
+    assert patient_scores([]).empty
+    first["data"]["split"]["test"]["patients"] = ["c"]
+    with pytest.raises(ValueError, match="do not begin with their patients' names"):
+        patient_scores([first])
+
+
+def test_networks_agree_where_they_rank_the_patients_alike():
+    def of(**dsc):
+        return pd.DataFrame({"dsc": dsc})
+
+    table = agreement(
+        {"x": of(a=0.1, b=0.5, c=0.9), "y": of(c=0.3, b=0.2, a=0.0, d=0.9), "z": of(a=3, b=2, c=1)}
+    )
+    assert table.index.tolist() == table.columns.tolist() == ["x", "y", "z"]
+    assert table.loc["x", "y"] == 1 and table.loc["x", "z"] == table.loc["z", "x"] == -1
+    assert agreement({"x": of(a=0.1, b=0.2), "y": of(a=0.1, b=0.3)}).isna().all(axis=None), (
+        "two are no ranking"
+    )
+    assert agreement({}).empty
+
+
+def test_what_the_chapter_says_of_hard_patients_is_so_in_the_records():
+    ours = Ours(ROOT / "results", ("cpu",))
+    both = {
+        run: {p: patient_scores(ours.best(run, protocol=p)[1]) for p in ("slice", "patient")}
+        for run in ("table2-infection", "table4-bu", "table3-miniseg")
+    }
+    full = patient_scores(Ours(ROOT / "results", ("paper",)).best("table4-bu", protocol="patient")[1])
+    held_out = {run: of["patient"] for run, of in both.items()} | {"full": full}
+    agree = agreement(held_out).to_numpy()
+    assert agree.shape == (4, 4) and agree.min() > 0.4, "much the same patients are hard"
+    marked = pd.concat([of["marked"] for of in held_out.values()], axis=1)
+    little = marked.index[(marked < 1).all(axis=1)]
+    assert {"coronacases_001", "coronacases_003", "radiopaedia_7_85703_0"} <= set(little)
+    for run in ("table4-bu", "table3-miniseg"):
+        seen = both[run]["slice"]["marked"][little]
+        assert (seen > 0.8).all(), "with their slices on both sides nearly as much, or more"
+
+
+def test_protocols_are_compared_over_the_patients_they_share():
+    seen = pd.Series({"a": 0.9, "b": 0.8, "c": 0.1})
+    new = pd.Series({"b": 0.5, "a": 0.7, "d": 0.0})
+    table = paired(seen, new)
+    assert table["patients"].tolist() == [2, 2, 2]
+    assert table["mean"].tolist() == pytest.approx([0.85, 0.6, 0.25])
+    assert table.loc["lost", ["low", "high"]].tolist() == pytest.approx([0.2, 0.3])
+    assert paired(seen, new, names=("x", "y", "gained")).index.tolist() == ["x", "y", "gained"]
+    one = paired(seen[["a"]], new)
+    assert one.loc["lost", "mean"] == pytest.approx(0.2) and one[["low", "high"]].isna().all(axis=None)
+    none = paired(seen[["c"]], new)
+    assert none["patients"].tolist() == [0, 0, 0]
+    assert with_interval(table.loc["lost"]) == "0.250 (0.200 to 0.300)"
+    assert with_interval(one.loc["lost"]) == "0.200" and with_interval(none.loc["lost"]) == "not run"

@@ -1,0 +1,285 @@
+"""The prose of book/ has no number by hand, and no sentence that the records no longer bear out."""
+
+import importlib.util
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from replication.analysis.leak import RECORD, read_leakage
+from replication.analysis.thresholds import read_thresholds, thresholds_of
+from replication.data.splits import FOLDS
+from replication.evidence.comparisons import gains, reductions, scores_of
+from replication.evidence.estimates import Ours
+from replication.evidence.ledger import paper_numbers
+from replication.evidence.records import KNOWN_DATA, load_records
+from replication.figures.patients import learning_curves
+from replication.training.profiles import PROFILES
+
+ROOT = Path(__file__).resolve().parents[2]
+_spec = importlib.util.spec_from_file_location("page_numbers", ROOT / "book/page_numbers.py")
+page_numbers = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(page_numbers)
+
+PAGES = sorted((ROOT / "book").glob("*.md"))
+WITH_SCORES = ("intro.md", "summary.md")
+SLICE, FOLD = "table2-infection", "table2-infection-patient-fold0"
+
+
+@pytest.fixture(scope="module")
+def numbers():
+    return page_numbers.Numbers(ROOT)
+
+
+@pytest.fixture(scope="module")
+def scores() -> dict[str, dict[str, float]]:
+    return {
+        name: record["test"]["pooled"] for name, record in load_records(ROOT / "results", "cpu")[0].items()
+    }
+
+
+@pytest.fixture(scope="module")
+def copied() -> dict[str, float]:
+    entries = read_leakage(ROOT / "results" / RECORD)["entries"]
+    return {p: np.mean([e["infection"]["pooled"]["dsc"] for e in entries if e["protocol"] == p])
+            for p in ("slice", "patient")}  # fmt: skip
+
+
+def prose(page: str) -> str:
+    return " ".join((ROOT / "book" / page).read_text(encoding="utf-8").split())
+
+
+def by_hand(text: str) -> list[str]:
+    """Scores that stand in a text as such; percentages of a method's text aside."""
+    return re.findall(r"\b[01]\.\d{2,}\b", page_numbers.PLACE.sub("", text))
+
+
+def test_every_place_of_every_page_is_filled(numbers, tmp_path: Path) -> None:
+    asked = 0
+    for page in PAGES:
+        staged = Path(shutil.copy(page, tmp_path))
+        asked += len(page_numbers.PLACE.findall(page.read_text(encoding="utf-8")))
+        numbers.fill(staged)
+        assert "{{" not in staged.read_text(encoding="utf-8"), page.name
+    assert asked > 30
+
+
+@pytest.mark.parametrize("page", WITH_SCORES)
+def test_no_score_is_typed_by_hand(page: str) -> None:
+    text = (ROOT / "book" / page).read_text(encoding="utf-8")
+    assert by_hand(text) == []
+    assert by_hand(text + "It scores 0.78.") == ["0.78"]
+
+
+def test_the_values_are_the_records_the_ledger_s_and_the_paper_s(numbers, scores, copied) -> None:
+    assert numbers.value(f"dsc {SLICE}") == f"{scores[SLICE]['dsc']:.2f}"
+    assert numbers.value(f"recall {FOLD}") == f"{scores[FOLD]['recall']:.2f}"
+    longer = load_records(ROOT / "results", "cpu-long")[0]["table3-miniseg"]["test"]["pooled"]
+    assert numbers.value("dsc cpu-long/table3-miniseg") == f"{longer['dsc']:.2f}"
+    assert numbers.value("dsc cpu/table3-miniseg") == numbers.value("dsc table3-miniseg")
+    assert numbers.value("dsc paper/table4-rib") == "not run"
+    full = load_records(ROOT / "results", "paper")[0]
+    assert (
+        numbers.value("dsc paper/table3-miniseg") == f"{full['table3-miniseg']['test']['pooled']['dsc']:.2f}"
+    )
+    assert numbers.value("dsc paper/table2-infection") != "not run"  # cut short, told where it is named
+    assert numbers.value("mean patient paper/table4-bu") == numbers.value("new t4-bu-dsc")
+    for protocol in ("slice", "patient"):
+        cut = thresholds_of(read_thresholds(ROOT / "results")).query("protocol == @protocol")
+        gains = (cut["chosen"] - cut["usual"]).round(2)
+        told = [float(gain) for gain in numbers.value(f"cut gain {protocol}").split(" to ")]
+        assert (told[0], told[-1]) == (gains.min(), gains.max())
+        run = cut.iloc[0]
+        assert numbers.value(f"cut {run['profile']}/{run['run']}") == f"{run['chosen']:.2f}"
+    assert numbers.value("cut table4-rib") == "not run"
+    assert numbers.value("copied slice infection") == f"{copied['slice']:.2f}"
+    printed = dict(zip(*(paper_numbers()[k] for k in ("id", "value"))))
+    assert numbers.value("paper t2-infection-dsc") == printed["t2-infection-dsc"] == "0.88"
+    assert numbers.value("implied t2-infection-dsc") == f"{0.88 / 1.12:.2f}"
+    assert numbers.value("paper claim-hierarchical") == "claimed"
+    assert len(numbers.value("line t4-bu-dsc").split(" | ")) == 5
+    folds = {key: numbers.lines[key]["folds"] for key in ("t4-bu-dsc", "t2-infection-dsc", "t4-rib-dsc")}
+    assert page_numbers.FOLDS == FOLDS and folds["t2-infection-dsc"] == FOLDS
+    for key, count in folds.items():
+        assert (" fold" in numbers.value(f"line {key}").split(" | ")[2]) == (0 < count < FOLDS), key
+    three = [scores[name]["dsc"] for name in ("table4-bu", "table4-full", SLICE)]
+    assert 0 <= float(numbers.value(f"spread table4-bu table4-full {SLICE}")) - np.ptp(three) < 0.01
+    people = load_records(ROOT / "results", "cpu")[0][FOLD]["test"]["patients"].values()
+    expected = sorted(f"{p['dsc']:.2f}" for p in people)
+    assert re.findall(r"[\d.]+", numbers.value(f"patients {FOLD}")) == expected
+    folds = [record for name, record in load_records(ROOT / "results", "cpu")[0].items()
+             if name.startswith("table3-miniseg-patient")]  # fmt: skip
+    everyone = sorted(p["dsc"] for record in folds for p in record["test"]["patients"].values())
+    assert numbers.value("reach table3-miniseg") == f"{everyone[0]:.2f} to {everyone[-1]:.2f}"
+
+
+def test_without_its_record_a_number_is_not_run(tmp_path: Path) -> None:
+    (tmp_path / "results/cpu").mkdir(parents=True)
+    shutil.copy(ROOT / f"results/cpu/{SLICE}.json", tmp_path / "results/cpu")
+    alone = page_numbers.Numbers(tmp_path)
+    assert re.fullmatch(r"0\.\d\d", alone.value(f"dsc {SLICE}"))
+    asked = (
+        "dsc table4-bu",
+        f"spread table4-bu {SLICE}",
+        f"patients {FOLD}",
+        f"reach {SLICE}",
+        "ours t4-bu-dsc",
+        "new t2-infection-dsc",
+    )
+    assert [alone.value(a) for a in asked] == ["not run"] * len(asked)
+    assert alone.value("cut gain patient") == "not run"
+    assert alone.value("line t4-bu-dsc") == "0.07 | not run | not run | — | not run"
+    assert (alone.value("folds t2-infection-dsc"), alone.value("runs")) == ("no fold", "1")
+    assert (alone.value("seeds t2-infection-dsc"), alone.value("seeds t4-bu-dsc")) == ("one seed", "no seed")
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "dsc table9-bu",
+        "dsc huge/table4-bu",
+        "beauty table4-bu",
+        "ours t9-bu-dsc",
+        "dsc",
+        "copied cake infection",
+        "cut gain cake",
+        "cut cake",
+        "register 3",
+    ],
+)
+def test_a_place_that_asks_for_nothing_known_is_refused(place: str, numbers, tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(f"It scores {{{{ {place} }}}}.\n")
+    with pytest.raises(ValueError, match=rf"page.md: .*{place}"):
+        numbers.fill(page)
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "told"),
+    [
+        ("0.982 ± 0.003", "score", "0.98 ± 0.00"), ("0.775", "score", "0.78"), ("3,790,112", "parameters", "3.8M"),
+        ("not run at 128x128", "score", "not run"), ("3 of 4", "claim", "3 of 4"),
+    ],
+)  # fmt: skip
+def test_a_value_of_the_ledger_is_for_prose(value: str, kind: str, told: str) -> None:
+    assert page_numbers.two_digits(value, kind) == told
+
+
+def test_what_the_sentences_judge_still_holds(numbers, scores, copied) -> None:
+    """A sentence is asked for only while a page has it; words that a number refutes fail here."""
+    verdict = {key: numbers.lines[key]["verdict"] for key in ("t2-lungs-dsc", "t2-infection-dsc")}
+    cascade = scores[SLICE]["dsc"]
+    overfit = {}
+    for protocol in ("slice", "patient"):
+        last = (
+            learning_curves(numbers.ours.best(SLICE, protocol=protocol)[1]).groupby(level="run").last().mean()
+        )
+        overfit[protocol] = last["validation"] / last["training"]
+    new = {
+        run: [scores[f"{run}-patient-fold{k}"]["dsc"] for k in range(5)] for run in (SLICE, "table3-miniseg")
+    }
+    changed = reductions(ROOT / "results").query("run.str.startswith('table3-miniseg')")
+    longer = {
+        profile: changed[changed["change"] == PROFILES[profile].change]
+        .set_index("protocol")["difference"]
+        .to_dict()
+        for profile in ("cpu-long", "cpu-256")
+    }
+    apart = np.mean(new[SLICE]) - np.mean(new["table3-miniseg"])
+    ablations = [
+        [scores[run]["dsc"] for run in runs]
+        for runs in (
+            ("table4-bu", "table4-rib", "table4-hp", "table4-full"),
+            ("table5-bu-infection", "table5-rib-infection", "table5-hp-infection", SLICE),
+        )
+    ]
+    direct = scores_of(4, Ours(ROOT / "results", ("cpu",)))
+    added = gains(direct)
+    two_seeds = (
+        set(direct["seeds"]) == {2}
+        and direct["slice"].is_monotonic_increasing
+        and added["slice"].max() < (direct["slice_each"].map(lambda of: np.ptp([*of.values()]))).max()
+    )
+    context = [scores[f"beyond-context-patient-fold{k}"]["dsc"] for k in range(5)]
+    full_new, small_new = (
+        np.mean(
+            [
+                load_records(ROOT / "results", p)[0][f"table4-bu-patient-fold{k}"]["test"]["pooled"]["dsc"]
+                for k in range(5)
+            ]
+        )
+        for p in ("paper", "cpu")
+    )
+    claims = {
+        "**The lungs come out better than printed,**": float(numbers.lines["t2-lungs-dsc"]["ours"].split()[0]) > 0.96,
+        "does not replicate within our budget": verdict["t2-infection-dsc"] == "not reproduced",
+        "**The compared networks come out better than printed, too.**": all(
+            float(numbers.lines[f"t3-{key}-dsc"]["ours"].split()[0]) > float(numbers.lines[f"t3-{key}-dsc"]["paper"])
+            for key in ("unet", "unetpp", "attention-unet", "infnet", "miniseg")
+        ),
+        "**A larger budget does not close the gap.**":
+            float(numbers.value("dsc paper/table4-bu")) - full_new > scores["table4-bu"]["dsc"] - small_new - 0.02,
+        "**A mean of three quarters on new patients stays out of reach.**": max(
+            full_new, small_new, *(np.mean(of) for of in new.values())) < 0.75,
+        "has more on two folds of five": sum(
+            float(numbers.value(f"dsc paper/table4-bu-patient-fold{k}")) > 0.75 for k in range(5)) == 2,
+        "more than our network": copied["slice"] > cascade,
+        "stays with the training loss": overfit["slice"] < 1.2,
+        "on new patients it stays well above": overfit["patient"] > 1.5,
+        "**The gains of the ablations do not replicate.**": max(np.ptp(rows) for rows in ablations) <= 0.1,
+        "over two seeds, the paper’s order in steps that one seed outweighs": two_seeds,
+        "in steps that one seed outweighs": two_seeds,
+        "Neighbouring slices as further channels do not help": np.mean(context) <= small_new,
+        "**Another reading of the paper does not close the distance to its score.**":
+            max(score["dsc"] for run, score in scores.items() if run.startswith("alt-") and "infection" in run)
+            < (cascade + 0.88) / 2,
+        "the U-Net gains nothing from them":
+            scores["beyond-unet-patient-fold0"]["dsc"] <= scores["table4-bu-patient-fold0"]["dsc"],
+        "More epochs can raise the score that leaks, and no other.":
+            longer["cpu-long"]["slice"] > 0.03 and longer["cpu-long"]["patient"] < 0,
+        "More epochs raise the score of the paper’s protocol": longer["cpu-long"]["slice"] > 0.03,
+        "and not that of a new patient": longer["cpu-long"]["patient"] <= 0,
+        "raise both": min(longer["cpu-256"].values()) > 0,
+        "the lungs better than there, the infection less well": scores["table2-lungs"]["dsc"] > 0.96
+            and cascade < 0.88,
+        "The large gains of Tables 4 and 5 do not show": max(np.ptp(rows) for rows in ablations) <= 0.1,
+        "Networks that stand together on random slices part on new patients":
+            abs(cascade - scores["table3-miniseg"]["dsc"]) < 0.05 and apart > 0.2,
+        "Nor does it tell networks apart": apart > 0.2,
+    }  # fmt: skip
+    text = prose("intro.md") + prose("summary.md")
+    assert [words for words in claims if words not in text] == [], "said no more: leave them out here"
+    assert [words for words, holds in claims.items() if not holds] == [], "the records say otherwise"
+
+
+def test_what_chapter_16_says_of_its_curves_still_holds(numbers) -> None:
+    cells = json.loads((ROOT / "notebooks/16_new_patient.ipynb").read_text())["cells"]
+    text = " ".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
+    assert "more training slices than the random split on average, and their training loss ends lower" in text
+    assert (
+        "The neighbouring slices, as much of the third dimension as a network of slices can take, add nothing"
+        in text
+    )
+    assert "raise MiniSeg on random slices and lower it on the new patients of fold 0" in text
+    longer = reductions(ROOT / "results").query("change == @PROFILES['cpu-long'].change").set_index("run")
+    assert longer.loc["table3-miniseg", "difference"] > 0
+    assert longer.loc["table3-miniseg-patient-fold0", "difference"] < 0
+    for run in (SLICE, "table4-bu", "table3-miniseg"):
+        slices, loss = {}, {}
+        for protocol in ("slice", "patient"):
+            records = list(numbers.ours.group(run, protocol=protocol, profile="cpu").values())
+            slices[protocol] = np.mean([r["data"]["split"]["train"]["slices"] for r in records])
+            loss[protocol] = learning_curves(records).groupby(level="run").last()["training"].mean()
+        assert slices["patient"] > slices["slice"] and loss["patient"] < loss["slice"], run
+
+
+def test_the_store_and_the_one_settings_are_those_told_of(numbers) -> None:
+    for run in load_records(ROOT / "results", "cpu")[0].values():
+        assert run["data"]["fingerprint"] in KNOWN_DATA
+    assert "of the paper’s larger source" in prose("summary.md")
+    assert set(json.loads((ROOT / f"results/cpu/{SLICE}.json").read_text())["data"]["sources"]) == {
+        "coronacases", "radiopaedia",
+    }  # fmt: skip

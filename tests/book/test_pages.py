@@ -1,0 +1,262 @@
+"""Every page of the book in a browser: narrow and wide, light and dark, as a reader and a screen reader have it.
+
+Needs Chromium (Debian's package `chromium`, or Chrome); CHROMIUM names another binary. Nothing is
+fetched: the book is served from this machine, and a request to any other host fails the test.
+"""
+
+import functools
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from importlib.resources import files
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+import yaml
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+
+ROOT = Path(__file__).resolve().parents[2]
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+FLAGS = (
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+)  # fmt: skip
+WIDE, NARROW = (1280, 900), (400, 800)
+SETTINGS = [(size, theme) for size in (WIDE, NARROW) for theme in ("light", "dark")]
+AXE = files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="utf-8")
+
+
+def listed(toc: dict) -> list[str]:
+    """Every file of a part of _toc.yml."""
+    below = [e for key in ("parts", "chapters", "sections") for e in toc.get(key, [])]
+    return [toc[key] for key in ("root", "file") if key in toc] + [f for e in below for f in listed(e)]
+
+
+PAGES = listed(yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8")))
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """One Chromium for all pages."""
+    binary = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
+    if binary is None:
+        pytest.skip(f"no browser: none of {', '.join(NAMES)} is on PATH, and CHROMIUM is not set")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=binary, headless=True, args=list(FLAGS))
+        yield browser
+        browser.close()
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def site(built: Path) -> Iterator[str]:
+    """The book's address while it is served."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(built)))
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+@dataclass
+class View:
+    """A page at one width and theme, and what went wrong while it was shown."""
+
+    site: str
+    page: Page
+    troubles: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.page.on("console", lambda m: self._note(m.type in ("error", "warning"), f"console: {m.text}"))
+        self.page.on("pageerror", lambda e: self._note(True, f"script: {e}"))
+        self.page.on("requestfailed", lambda r: self._note(True, f"failed: {r.url} ({r.failure})"))
+        self.page.on("response", lambda r: self._note(r.status >= 400, f"{r.status}: {r.url}"))
+        self.page.on("request", lambda r: self._note(self._leaves(r.url), f"another host: {r.url}"))
+
+    def _leaves(self, url: str) -> bool:
+        return urlsplit(url).scheme not in ("data", "blob") and not url.startswith(self.site + "/")
+
+    def _note(self, is_trouble: bool, what: str) -> None:
+        if is_trouble:
+            self.troubles.append(what)
+
+    def open(self, address: str) -> Page:
+        self.troubles.clear()
+        self.page.goto(f"{self.site}/{address}", wait_until="load")
+        self.page.evaluate("() => window.MathJax?.startup?.promise")
+        return self.page
+
+
+@pytest.fixture(scope="module")
+def views(browser: Browser, site: str) -> Iterator[dict[str, View]]:
+    """A page for each width and theme, kept open from one address to the next."""
+    contexts: list[BrowserContext] = []
+    views = {}
+    for (width, height), theme in SETTINGS:
+        contexts.append(
+            browser.new_context(
+                viewport={"width": width, "height": height},
+                color_scheme=theme,
+                reduced_motion="reduce",
+                locale="en-GB",
+            )
+        )
+        views[f"{width} {theme}"] = View(site, contexts[-1].new_page())
+    yield views
+    for context in contexts:
+        context.close()
+
+
+# What is wrong with the page that stands; runs in the browser.
+LOOK = """() => {
+  const found = [];
+  const say = (what, nodes) => { for (const n of nodes) found.push(`${what}: ${n.outerHTML.slice(0, 120)}`); };
+  const all = (css, root = document) => [...root.querySelectorAll(css)];
+  say('no alt text', all('img').filter(i => !(i.getAttribute('alt') || '').trim()));
+  say('a broken picture', all('img').filter(i => i.complete && !i.naturalWidth));
+  const levels = all('h1, h2, h3, h4, h5, h6').filter(h => h.checkVisibility()).map(h => +h.tagName[1]);
+  if (levels.filter(l => l === 1).length !== 1) found.push(`h1: ${levels.filter(l => l === 1).length}`);
+  if (levels[0] !== 1) found.push(`the first heading is h${levels[0]}`);
+  levels.forEach((l, i) => { if (l > (levels[i - 1] ?? 0) + 1) found.push(`h${l} below h${levels[i - 1]}`); });
+  const width = document.documentElement.clientWidth;
+  const scrolls = e => { for (; e && e !== document.body; e = e.parentElement)
+    if (getComputedStyle(e).overflowX !== 'visible') return true; return false; };
+  if (document.documentElement.scrollWidth > width) {
+    found.push(`wider than the screen: ${document.documentElement.scrollWidth} of ${width}`);
+    say('sticks out', all('.bd-main *').filter(e => e.getBoundingClientRect().right > width + 1
+      && !scrolls(e.parentElement)).slice(0, 3));
+  }
+  say('a formula that was not set', all('.math').filter(m => !m.querySelector('mjx-container')));
+  say('a formula in error', all('mjx-merror, [data-mjx-error]'));
+  const text = all('article p, article li, article td, article h2').filter(e => !e.querySelector('pre, code, .math'));
+  say('raw mathematics', text.filter(e => /\\$\\$|\\\\\\(|\\\\frac|\\{\\{/.test(e.textContent)));
+  if (document.documentElement.lang.slice(0, 2) !== 'en') found.push('no language');
+  return found;
+}"""
+
+
+# axe-core against WCAG 2.1, A and AA. Contrast takes it half a minute on a page of large tables, so there it is given
+# one text of each colour, background, size and weight.
+AXE_RUN = """async () => {
+  const options = {resultTypes: ['violations'], elementRef: false, preload: false};
+  const standard = await axe.run(document, {...options,
+    runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa'], rules: {'color-contrast': {enabled: false}}});
+  const grounds = new Map();
+  const ground = (e) => {
+    if (!e) return '';
+    if (!grounds.has(e)) {
+      const s = getComputedStyle(e);
+      grounds.set(e, `${s.backgroundColor} ${s.backgroundImage} ${s.opacity} ${ground(e.parentElement)}`);
+    }
+    return grounds.get(e);
+  };
+  const kinds = new Map();
+  for (const e of document.querySelectorAll('body *')) {
+    if (![...e.childNodes].some(n => n.nodeType === 3 && n.data.trim()) || !e.checkVisibility()) continue;
+    const s = getComputedStyle(e), kind = `${s.color} ${s.fontSize} ${s.fontWeight} ${ground(e)}`;
+    if (!kinds.has(kind)) kinds.set(kind, e);
+  }
+  const contrast = await axe.run({include: [...kinds.values()]}, {...options,
+    runOnly: {type: 'rule', values: ['color-contrast']}});
+  return [...standard.violations, ...contrast.violations].map(v => `${v.id} (${v.nodes.length}): `
+    + `${v.nodes[0].html.slice(0, 160)} ${(v.nodes[0].any[0]?.message ?? '').slice(0, 200)}`);
+}"""
+
+
+def axe(page: Page) -> list[str]:
+    """What axe-core finds, a line a rule."""
+    page.evaluate(AXE)
+    return page.evaluate(AXE_RUN)
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_is_sound_at_every_width_and_in_both_themes(name: str, views: dict[str, View]) -> None:
+    found = {}
+    for setting, view in views.items():
+        page = view.open(f"{name}.html")
+        theme = page.evaluate("() => document.documentElement.dataset.theme")
+        problems = page.evaluate(LOOK) + axe(page) + view.troubles
+        found[setting] = problems + ([] if theme in setting else [f"theme {theme}"])
+    assert {setting: problems for setting, problems in found.items() if problems} == {}
+
+
+def test_the_checks_see_what_is_wrong(views: dict[str, View]) -> None:
+    view = views["400 light"]
+    page = view.open("book/glossary.html")
+    page.evaluate("""() => {
+      const main = document.querySelector('article');
+      main.insertAdjacentHTML('beforeend', `<h5>deep</h5><h1>twice</h1><img src="nowhere.png"><p>$$x$$</p>
+        <div style="width: 900px">wide</div><span class="math">x</span><p style="color: #ddd">pale</p>`);
+      console.error('an error');
+      return fetch('http://127.0.0.2:9/x').catch(() => 0);
+    }""")
+    page.wait_for_timeout(200)
+    told = "\n".join(page.evaluate(LOOK) + axe(page) + view.troubles)
+    for what in ("no alt text", "h1: 2", "h5 below", "wider than the screen", "sticks out", "not set", "raw mathematics",
+                 "color-contrast", "console: an error", "404", "another host: http://127.0.0.2:9/x", "failed: "):  # fmt: skip
+        assert what in told, f"{what}\n{told}"
+
+
+REACHABLE = """() => {
+  const shown = e => e.checkVisibility({visibilityProperty: true}) && e.getClientRects().length;
+  return [...document.querySelectorAll('a[href], button, input:not([type=hidden]), summary, [tabindex="0"]')]
+    .filter(e => shown(e) && !e.disabled && e.tabIndex >= 0)
+    .filter(e => e.closest('header, nav, .bd-sidebar-primary, .bd-sidebar-secondary, .bd-header, .bd-header-article'))
+    .map((e, i) => e.dataset.reach = `${i} ${e.ariaLabel ?? e.textContent.trim()}`.slice(0, 60));
+}"""
+
+
+@pytest.mark.parametrize("setting", ["1280 light", "400 dark"])
+def test_the_header_and_the_sidebar_are_reached_by_keyboard(setting: str, views: dict[str, View]) -> None:
+    page = views[setting].open("notebooks/02_dsc_cost.html")
+    wanted = set(page.evaluate(REACHABLE))
+    assert len(wanted) > 5
+    page.keyboard.press("Tab")
+    first = page.evaluate("() => [document.activeElement.textContent.trim(), document.activeElement.hash]")
+    assert first[0].startswith("Skip to main content"), first
+    assert page.query_selector(first[1]), f"the skip link leads nowhere: {first[1]}"
+    reached, styles = set(), set()
+    everything = "() => document.querySelectorAll('a[href], button, input, summary, [tabindex=\"0\"]').length"
+    for _ in range(page.evaluate(everything)):
+        page.keyboard.press("Tab")
+        found = page.evaluate("""() => { const e = document.activeElement, s = getComputedStyle(e);
+          return [e.dataset.reach ?? '', s.outlineStyle !== 'none' || s.boxShadow !== 'none'
+            || s.textDecorationLine !== 'none', e.outerHTML.slice(0, 100)]; }""")
+        reached.add(found[0])
+        if found[0] and not found[1]:
+            styles.add(found[2])
+    assert wanted - reached == set(), "not reached by Tab"
+    assert styles == set(), "focus is not seen"
+
+
+@pytest.mark.parametrize("setting", ["1280 dark", "400 light"])
+def test_the_search_works_without_a_network(setting: str, views: dict[str, View]) -> None:
+    page = views[setting].open("search.html?q=spectral+pooling")
+    page.wait_for_selector("#search-results li a", timeout=20_000)
+    links = page.eval_on_selector_all("#search-results li a", "all => all.map(a => a.getAttribute('href'))")
+    assert any("03_spectral_pooling" in link for link in links)
+    assert views[setting].troubles == []
+    views[setting].open("search.html?q=xyzzyplugh")
+    page.wait_for_function("() => /did not match/.test(document.querySelector('#search-results').innerText)")
+
+
+def test_the_theme_button_switches_and_is_remembered(views: dict[str, View]) -> None:
+    page = views["1280 light"].open("book/intro.html")
+    theme = "() => document.documentElement.dataset.theme"
+    for _ in range(3):
+        page.click("button.theme-switch-button:visible")
+        if page.evaluate(theme) == "dark":
+            break
+    assert page.evaluate(theme) == "dark"
+    views["1280 light"].open("book/summary.html")
+    assert page.evaluate(theme) == "dark"
+    page.evaluate("() => localStorage.clear()")

@@ -1,0 +1,148 @@
+"""Every command of book/reproduce.md does what the page says, or passes a check that is named here.
+
+Commands run in the page's order in a copy of the repository, whose .venv is this environment. What takes
+long, needs a network or needs root has a shorter command in its place, in `STANDS_FOR`.
+"""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "book/reproduce.md"
+PARTS = ("chslib", "replication", "notebooks", "book", "workflow", "results/cpu", "Snakefile", "Makefile",
+         "pyproject.toml", "requirements.lock", "environment.yml", "_toc.yml", "_config.yml")  # fmt: skip
+
+SMOKE = ".venv/bin/snakemake -n --profile workflow/local --cores 2 --resources gpu=2 --config profile=smoke"
+SLURM = ".venv/bin/snakemake -n --profile workflow/slurm --config profile=smoke scope=headline"
+CONDA = "grep -qx 'name: chs-net' environment.yml"  # tests/test_environment.py compares the rest
+SCRIPT = "bash -n workflow/one_node_slurm.sh"
+# What each make command hands to Snakemake, and what Snakemake then plans.
+STANDS_FOR = {
+    "make reproduce": f"make -n reproduce && {SMOKE} runs=table2-infection-patient-fold0",
+    "make grid": "make -n grid",
+    "make grid SCOPE=all PROFILE=paper SLICES=data/official/slices":
+        "make -n grid SCOPE=all PROFILE=paper SLICES=scans/slices",
+    'make grid RUNS="table4-bu table4-rib" PROFILE=cpu SLICES=data/official/slices':
+        'make -n grid RUNS="table4-bu table4-rib" PROFILE=cpu SLICES=scans/slices',
+    "make reproduce PROFILE=paper SLICES=data/official/slices":
+        "make -n reproduce PROFILE=paper SLICES=scans/slices",
+    "make book": "make -n book REPOSITORY=owner/name",  # built in tests/test_book.py
+    "make test": "make -n test",
+    "conda env create -f environment.yml": CONDA,
+    "conda activate chs-net": CONDA,
+    ".venv/bin/jupyter lab notebooks": ".venv/bin/jupyter lab --version",
+    # The declared parameters; a whole training is run further down the page, on the drawn scans.
+    ".venv/bin/papermill notebooks/05_training.ipynb run.ipynb -p run table5-hp-lungs -p profile smoke":
+        ".venv/bin/papermill --help-notebook notebooks/05_training.ipynb | grep -E '^ *(run|profile): str'",
+    ".venv/bin/python -m replication.data download data/official":
+        ".venv/bin/python -m replication.data download --help",
+    ".venv/bin/python -m replication.data fuse data/official/volumes data/official/slices --workers 2":
+        ".venv/bin/python -m replication.data fuse --help",
+    ".venv/bin/snakemake --profile workflow/slurm --config profile=paper slices=data/official/slices scope=all":
+        SLURM.replace("profile=smoke scope=headline", "profile=paper slices=scans/slices scope=all"),
+    ".venv/bin/snakemake --profile workflow/slurm --config profile=smoke scope=headline": SLURM,
+    ".venv/bin/python -m replication.training.campaign --profile paper --slices data/official/slices --minutes 55 --heavy 2 --light 2":
+        ".venv/bin/python -m replication.training.campaign --help",
+    ".venv/bin/python -m replication.analysis.leak --slices data/official/slices --results results/local":
+        ".venv/bin/python -m replication.analysis.leak --slices scans/slices --size 64 --results results/local",
+    ".venv/bin/python -m replication.analysis.contrast --slices data/official/slices --results results/local":
+        ".venv/bin/python -m replication.analysis.contrast --slices scans/slices --size 64 --results results/local",
+    "sudo workflow/one_node_slurm.sh": SCRIPT,
+    "sudo workflow/one_node_slurm.sh stop": SCRIPT,
+}  # fmt: skip
+RUN = (
+    ".venv/bin/papermill --help-notebook notebooks/05_training.ipynb",
+    ".venv/bin/papermill notebooks/06_table2.ipynb table2.ipynb",
+    ".venv/bin/python -m replication.training.grid list",
+    ".venv/bin/python -m replication.data phantom scans/volumes --size 64 --depth 8",
+    ".venv/bin/python -m replication.data fuse scans/volumes scans/slices --preparation minmax-clahe",
+    ".venv/bin/python -m replication.data check scans/slices",
+    ".venv/bin/papermill notebooks/05_training.ipynb own.ipynb -p run table4-bu -p profile smoke "
+    '-p slices "$PWD/scans/slices"',
+    ".venv/bin/snakemake -n --profile workflow/local --cores 2",
+)  # fmt: skip
+# What must lie in the copy afterwards, and in no other place.
+LEFT = {
+    RUN[1]: "table2.ipynb", RUN[3]: "scans/volumes/ct", RUN[4]: "scans/slices/slices.csv",
+    RUN[6]: "results/smoke/table4-bu.json",
+}  # fmt: skip
+
+
+def blocks(text: str) -> list[tuple[str, str]]:
+    """Language and content of every fenced code block of a page."""
+    return re.findall(r"^ *```(\w*)\n(.*?)^ *```$", text, flags=re.M | re.S)
+
+
+def commands(text: str) -> list[str]:
+    """Every command of the page, in order: shell lines without comments, and Python blocks whole."""
+    found = []
+    for language, content in blocks(text):
+        if language == "python":
+            found.append(content)
+        else:
+            lines = content.replace("\\\n", " ").splitlines()
+            found += [" ".join(re.sub(r"\s#.*", "", line).split()) for line in lines if line.strip()]
+    return found
+
+
+def unknown(text: str) -> tuple[set[str], set[str]]:
+    """Commands that only the page has, and those that only this file has."""
+    shell = {c for c in commands(text) if "\n" not in c}
+    return shell - {*RUN, *STANDS_FOR}, {*RUN, *STANDS_FOR} - shell
+
+
+COMMANDS = commands(PAGE.read_text(encoding="utf-8"))
+
+
+def test_every_command_of_the_page_is_known_here() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    assert unknown(text) == (set(), set())
+    assert {language for language, _ in blocks(text)} <= {"bash", "python"}
+    assert unknown(text + "\n```bash\nmake tea  # a comment\n```\n")[0] == {"make tea"}
+    assert unknown(text.replace("make grid\n", "\n"))[1] == {"make grid"}
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the repository; its .venv is this environment, and counts as installed."""
+    copy = tmp_path_factory.mktemp("checkout")
+    for part in PARTS:
+        source, target = ROOT / part, copy / part
+        if source.is_dir():
+            shutil.copytree(
+                source, target, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints")
+            )
+        elif source.is_file():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, target)
+    (copy / ".venv").mkdir()
+    for entry in Path(sys.prefix).iterdir():
+        if entry.name != ".installed":
+            (copy / ".venv" / entry.name).symlink_to(entry)
+    (copy / ".venv/.installed").touch()
+    return copy
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda c: " ".join(c.split())[:60])
+def test_a_command_of_the_page_works(command: str, checkout: Path) -> None:
+    if "\n" in command:
+        shell = f".venv/bin/python -c {shlex.quote(command)}"
+    else:
+        shell = STANDS_FOR.get(command, command)
+    environment = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MAKELEVEL", "PROFILE")}
+    environment |= {"PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+                    "JUPYTER_PREFER_ENV_PATH": "1", "JUPYTER_PLATFORM_DIRS": "1"}  # fmt: skip
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", shell], cwd=checkout, env=environment, capture_output=True,
+        text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, f"{shell}\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
+    if command in LEFT:
+        assert (checkout / LEFT[command]).exists()
