@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from replication.data import duplicates, fusion, nifti, prepare
+from replication.data import duplicates, fusion, nifti, preparation
 from replication.data.__main__ import main
 from replication.data.fusion import COLUMNS, fuse
 from replication.data.phantom import write_phantoms
@@ -77,7 +77,7 @@ def load(folder: Path, part: str, name: str = "coronacases_001") -> np.ndarray:
 
 
 def copy_volume(folder: Path, name: str, to: Path, new: str) -> None:
-    for part in prepare.PARTS:
+    for part in preparation.PARTS:
         (to / part).mkdir(parents=True, exist_ok=True)
         shutil.copy(folder / part / f"{name}.nii.gz", to / part / f"{new}.nii.gz")
 
@@ -228,7 +228,7 @@ def test_two_workers_write_the_same_bytes(volumes, store, tmp_path):
 
 
 def test_an_interrupted_fusion_goes_on(volumes, store, tmp_path, monkeypatch):
-    original, seen = prepare.write_slice, []
+    original, seen = preparation.write_slice, []
 
     def interrupted(folder, name, index, images):
         seen.append(name)
@@ -236,12 +236,12 @@ def test_an_interrupted_fusion_goes_on(volumes, store, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return original(folder, name, index, images)
 
-    monkeypatch.setattr(prepare, "write_slice", interrupted)
+    monkeypatch.setattr(preparation, "write_slice", interrupted)
     with pytest.raises(KeyboardInterrupt):
         fuse(volumes, tmp_path, size=SIZE, progress=False)
     assert not (tmp_path / "slices.csv").exists()
     seen.clear()
-    monkeypatch.setattr(prepare, "write_slice", lambda *a: seen.append(a[1]) or original(*a))
+    monkeypatch.setattr(preparation, "write_slice", lambda *a: seen.append(a[1]) or original(*a))
     fuse(volumes, tmp_path, size=SIZE, progress=False)
     assert set(seen) == set(NAMES[2:])
     assert content(tmp_path) == content(store)
@@ -479,10 +479,10 @@ def test_a_dead_worker_and_a_full_disk_are_reported(tiny, tmp_path, monkeypatch)
     def full(*_: object):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(prepare, "write_slice", full)
+    monkeypatch.setattr(preparation, "write_slice", full)
     with pytest.raises(ValueError, match="coronacases_001: .*No space left on device"):
         fuse(tiny, tmp_path / "out", size=20, progress=False)
-    monkeypatch.setattr(prepare, "write_slice", lambda *_: 1 / 0)
+    monkeypatch.setattr(preparation, "write_slice", lambda *_: 1 / 0)
     with pytest.raises(ValueError, match="coronacases_001: ZeroDivisionError"):
         fuse(tiny, tmp_path / "out", size=20, progress=False)
     assert "fewer workers" in fusion._reason(fusion.BrokenExecutor())
@@ -505,11 +505,11 @@ def test_a_finished_store_is_not_touched(tiny, tmp_path, monkeypatch):
 
 # ---- counts, copies, orientation ---------------------------------------------------------------
 def test_what_other_filters_would_keep_is_counted(tiny, tmp_path):
-    ct, lung, infection = (load(tiny, part) for part in prepare.PARTS)
+    ct, lung, infection = (load(tiny, part) for part in preparation.PARTS)
     ct[..., 3] = np.where(ct[..., 3] > -1250, -600, -1250)  # dark: air and lung, nothing denser
     lung[..., 4] = 0
     infection[3, 3, 4], infection[8, 8, 1:3] = 2, 3
-    for part, array in zip(prepare.PARTS, (ct, lung, infection), strict=True):
+    for part, array in zip(preparation.PARTS, (ct, lung, infection), strict=True):
         save(tiny, part, array)
     copy_volume(tiny, "coronacases_001", tiny, "coronacases_002")
     copy_volume(tiny, "coronacases_001", tiny, "medseg_1")
@@ -561,7 +561,7 @@ def test_copies_are_marked(tiny, tmp_path, monkeypatch):
 def test_a_volume_stored_the_other_way_round_is_turned_by_its_pixels(volumes, store, tmp_path):
     """Up and down are not what the name says; MedSeg has no name to say it."""
     affine = nib.load(volumes / "ct" / f"{NAMES[0]}.nii.gz").affine
-    for part in prepare.PARTS:
+    for part in preparation.PARTS:
         array = load(volumes, part, NAMES[0])
         save(tmp_path / "in", part, array[:, ::-1], affine=affine)
         save(tmp_path / "in", part, array[:, ::-1], name="medseg_1", affine=affine)

@@ -23,7 +23,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from replication.data import archives, local, transfer
+from replication.data import archives, on_disk, transfer
 from replication.data.fusion import find_volumes
 from replication.data.sources import SOURCES, Source, describe_sources, download
 
@@ -824,7 +824,7 @@ def test_unpacked_folders_of_the_publishers(get, tmp_path, monkeypatch) -> None:
     def refuse(*_):
         raise OSError("another disk")
 
-    monkeypatch.setattr(local.os, "link", refuse)
+    monkeypatch.setattr(on_disk.os, "link", refuse)
     disk = tmp_path / "disk"
     for name in SERVED:
         for inner, content in members_of(name).items():
