@@ -26,7 +26,7 @@ from chslib.metrics import COUNTS, scores
 from replication.data.splits import make_split, persons
 from replication.data.store import TARGETS, read_store
 from replication.evidence.records import read_record
-from replication.figures.cases import BLUE, GREEN, SKY, VERMILION
+from replication.figures.style import BLUE, GREEN, SKY, VERMILION
 from replication.provenance import digest, environment, write_json
 from replication.training.grid import RUNS, get_run
 from replication.training.profiles import get_profile

@@ -12,7 +12,7 @@ from replication.evidence.estimates import Ours, parameters
 from replication.evidence.ledger import NOT_RUN, paper_numbers
 from replication.evidence.tables import our_records
 from replication.evidence.verdicts import printed
-from replication.figures.cases import BLUE, GREEN, SKY, VERMILION
+from replication.figures.style import BLUE, GREEN, SKY, VERMILION
 from replication.training.grid import RUNS
 from replication.training.profiles import PROFILES, Profile
 

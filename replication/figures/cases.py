@@ -11,9 +11,7 @@ import torch
 from matplotlib.figure import Figure
 
 from chslib.metrics import confusion, scores
-
-# Okabe-Ito: told apart by people with colour-blindness, and on white as on grey slices.
-BLUE, SKY, GREEN, VERMILION = "#0072B2", "#56B4E9", "#009E73", "#D55E00"
+from replication.figures.style import BLUE, GREEN, SKY, VERMILION
 
 
 def plot_history(record: dict[str, Any]) -> Figure:

@@ -19,9 +19,9 @@ from chslib.attention import SpectralSpatialDepthAttention
 from chslib.blocks import DepthwiseSeparableConv2d, DoubleConv, InceptionConv, ResidualInceptionBlock
 from chslib.network import RAIUNet, count_parameters
 from chslib.pooling import GlobalSpectralPool2d, HybridPool2d, MaxPool2d, SpectralPool2d
-from replication.figures.cases import BLUE, GREEN, SKY, VERMILION
 from replication.figures.dataflow import Graph, Node, fold, trace
 from replication.figures.layout import Box, Layout, layered, u_shaped
+from replication.figures.style import BLUE, GREEN, SKY, VERMILION
 
 FOLDED = (nn.BatchNorm2d, nn.ReLU, nn.Sigmoid)  # drawn in the box of what they follow
 SIGNS = {"add": "+", "mul": "×"}  # a sign needs no shape

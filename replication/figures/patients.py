@@ -19,7 +19,7 @@ from replication.evidence.comparisons import STYLES, scores_of, styles_of
 from replication.evidence.estimates import Ours
 from replication.evidence.ledger import NOT_RUN
 from replication.evidence.records import Record
-from replication.figures.cases import BLUE, GREEN, SKY, VERMILION
+from replication.figures.style import BLUE, GREEN, SKY, VERMILION
 
 SLICE, PATIENT = (STYLES[p] for p in ("slice", "patient"))  # name, colour, marker
 # Networks that share a panel: colour, marker.
