@@ -38,7 +38,8 @@ def prepare(repository):
             subprocess.run(["git", "clone", "--quiet", "--depth", "1", repository, str(root)], check=True)
         os.chdir(root / "notebooks")
     if missing:
-        declared = tomllib.loads((root / "pyproject.toml").read_text())["project"]["dependencies"]
+        project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+        declared = [*project["dependencies"], *project["optional-dependencies"]["study"]]
         wanted = [line for line in declared if re.match(r"[\w.-]+", line)[0] in missing]
         kept = [f"{name}=={version}" for name, version in here.items()]
         print("installing", *wanted, "and keeping", *kept)

@@ -7,14 +7,13 @@ and the same answer each time: it is worked out once.
 """
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
-from tqdm import tqdm
 
 from chslib.attention import SpectralSpatialAttention
 from chslib.blocks import DepthwiseSeparableConv2d, InceptionConv
@@ -72,8 +71,12 @@ def folded(network: nn.Module) -> nn.Module:
     return network
 
 
-def _batches(volume: np.ndarray, size: int) -> Iterator[tuple[slice, np.ndarray]]:
-    for start in range(0, len(volume), size):
+Progress = Callable[[range], Iterable[int]]  # what shows how far it is, such as tqdm.tqdm
+
+
+def _batches(volume: np.ndarray, size: int, progress: Progress | None) -> Iterator[tuple[slice, np.ndarray]]:
+    starts = range(0, len(volume), size)
+    for start in progress(starts) if progress else starts:
         part = slice(start, start + size)
         yield part, volume[part]
 
@@ -85,7 +88,7 @@ def accelerator() -> torch.device:
 
 @torch.inference_mode()
 def predict_logits(
-    network: nn.Module, inputs: np.ndarray, *, batch_size: int, progress: str | None = None
+    network: nn.Module, inputs: np.ndarray, *, batch_size: int, progress: Progress | None = None
 ) -> Iterator[tuple[slice, Tensor]]:
     """Logits (N, 1, H, W) of one network, batch by batch, each with the rows that it is of.
 
@@ -94,13 +97,8 @@ def predict_logits(
     device = next(network.parameters()).device
     was_training = network.training
     network.eval()
-    batches = -(-len(inputs) // batch_size)
-    bar = tqdm(
-        _batches(inputs, batch_size), total=batches, desc=progress, unit="batch", disable=progress is None,
-        leave=False,
-    )  # fmt: skip
     try:
-        for part, slices in bar:
+        for part, slices in _batches(inputs, batch_size, progress):
             batch = torch.from_numpy(slices).to(device).float() / 255
             with torch.autocast("cuda", dtype=torch.bfloat16, enabled=device.type == "cuda"):
                 logits = network(batch.to(memory_format=torch.channels_last))
@@ -110,7 +108,7 @@ def predict_logits(
 
 
 def predict_masks(
-    network: nn.Module, inputs: np.ndarray, *, batch_size: int, progress: str | None = None
+    network: nn.Module, inputs: np.ndarray, *, batch_size: int, progress: Progress | None = None
 ) -> np.ndarray:
     """Binary masks (sigmoid > 0.5, register row 44) by one network, which is left in the mode that it was in.
 
@@ -118,7 +116,7 @@ def predict_masks(
         network: one stage, on the device to use; on a GPU it runs in bfloat16.
         inputs: uint8 (S, C, H, W): CT slices, or contour maps of `second_stage_inputs`.
         batch_size: slices at a time.
-        progress: what the bar says; None shows none.
+        progress: wraps the batches' first rows and shows how far it is, such as `tqdm.tqdm`; None: silent.
 
     Returns:
         uint8 (S, 1, H, W) of 0 and 1.
@@ -131,7 +129,7 @@ def predict_masks(
 
 @torch.inference_mode()
 def segment_volume(
-    network: CHSNet, volume: np.ndarray, *, batch_size: int = 8, progress: bool = False
+    network: CHSNet, volume: np.ndarray, *, batch_size: int = 8, progress: Progress | None = None
 ) -> Segmentation:
     """Lungs and infection of a whole volume, slice by slice as the paper does it (Fig. 5).
 
@@ -143,6 +141,7 @@ def segment_volume(
         volume: (S, H, W), uint8 as in a slice store, or floating in 0..1; sides as the network
             was trained on (`load_pretrained` says which).
         batch_size: slices at a time.
+        progress: see `predict_masks`.
 
     Raises:
         ValueError: another shape or dtype; sides that the network cannot halve; a network in
@@ -151,7 +150,7 @@ def segment_volume(
     if volume.ndim != 3 or not (volume.dtype == np.uint8 or np.issubdtype(volume.dtype, np.floating)):
         raise ValueError(
             f"Got a volume of shape {volume.shape} and dtype {volume.dtype}; expected (S, H, W), uint8 or "
-            "floating in 0..1 (replication.data.fusion prepares Hounsfield units)."
+            "floating in 0..1 (`chs-net segment` reads scans in Hounsfield units)."
         )
     if network.training:
         raise ValueError("Got a network in training mode; expected network.eval() before it segments.")
@@ -160,11 +159,8 @@ def segment_volume(
     device = next(network.parameters()).device
     result = Segmentation(*(np.zeros(volume.shape, np.uint8) for _ in range(2)))
     of_nothing: Tensor | None = None  # the second network's answer to an empty contour map
-    batches = tqdm(
-        _batches(volume, batch_size), total=-(-len(volume) // batch_size), unit="batch", disable=not progress
-    )
     with torch.autocast("cuda", dtype=torch.bfloat16, enabled=device.type == "cuda"):
-        for part, slices in batches:
+        for part, slices in _batches(volume, batch_size, progress):
             ct = torch.from_numpy(np.ascontiguousarray(slices)).to(device)[:, None].float()
             ct = (ct / 255 if volume.dtype == np.uint8 else ct).to(memory_format=torch.channels_last)
             lungs = network.lungs(ct) > 0

@@ -6,7 +6,7 @@ taken literally, with squared terms in the denominator, per image, then averaged
 """
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 
@@ -48,10 +48,3 @@ def segmentation_loss(logits: Tensor, target: Tensor) -> Tensor:
         )
     cross_entropy = F.binary_cross_entropy_with_logits(logits.float(), target.float())
     return 0.5 * cross_entropy + 0.5 * dice_loss(logits, target)
-
-
-class SegmentationLoss(nn.Module):
-    """`segmentation_loss` (Eq. 15) as a module."""
-
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        return segmentation_loss(logits, target)

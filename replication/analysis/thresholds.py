@@ -63,6 +63,7 @@ def threshold_record(
     """
     from chslib.inference import accelerator, predict_logits
     from replication.training.run import (  # training imports more than reading needs
+        bar,
         stage_inputs,
         trained_network,
     )
@@ -84,7 +85,7 @@ def threshold_record(
         rows = getattr(split, part)
         counted: dict[str, np.ndarray] = {}
         predicted = predict_logits(
-            network, inputs[rows], batch_size=settings.batch_size, progress=part if progress else None
+            network, inputs[rows], batch_size=settings.batch_size, progress=bar(part) if progress else None
         )
         for batch, logits in predicted:
             heights = logits.float().cpu().numpy()[:, 0]

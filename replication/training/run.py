@@ -23,6 +23,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,9 @@ import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, TQDMProgressBar
 from torch import Tensor, nn
 from torch.utils.data import Sampler
+from tqdm import tqdm
 
-from chslib.inference import accelerator, predict_masks
+from chslib.inference import Progress, accelerator, predict_masks
 from chslib.loss import segmentation_loss
 from chslib.metrics import COUNTS, confusion, evaluate, scores
 from chslib.network import ARMS, build_network, contour_map, count_parameters
@@ -76,6 +78,11 @@ class EpochShuffle(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         drawn = np.random.default_rng([self.seed, self.epoch])
         return iter(np.concatenate([drawn.permutation(self.length) for _ in range(self.passes)]).tolist())
+
+
+def bar(words: str) -> Progress:
+    """A progress bar over batches, as `chslib.inference` takes one."""
+    return partial(tqdm, desc=words, unit="batch", leave=False)
 
 
 def _not_finite(where: str) -> ValueError:
@@ -498,7 +505,7 @@ def _train(
     os.replace(temporary, folder / "weights.pt")
     weights_sha256 = hashlib.sha256((folder / "weights.pt").read_bytes()).hexdigest()
     masks = predict_masks(
-        network, inputs, batch_size=settings.batch_size, progress="predict" if progress else None
+        network, inputs, batch_size=settings.batch_size, progress=bar("predict") if progress else None
     )
     _save_masks(folder / "masks.npz", masks, fingerprint=store.fingerprint, weights_sha256=weights_sha256)
 
