@@ -5,7 +5,9 @@ reStructuredText would misread is mended here, and a row of the register that is
 Loaded by _config.yml (sphinx: local_extensions).
 """
 
+import os
 import re
+from pathlib import Path
 from typing import Any
 
 # "register row 3", "rows 1 and 2"; but not the "Table 1 row 2" of the paper.
@@ -120,13 +122,28 @@ def drop_thebe(app: Any, page: str, template: str, context: dict[str, Any], doct
     context["script_files"] = [s for s in context.get("script_files", []) if not is_thebe(s)]
 
 
+def leave_signs(app: Any, exception: Exception | None) -> None:
+    """Leave, at the address of a page that moved, one that leads to the new one (event build-finished)."""
+    for old, new in app.config.moved_pages.items() if exception is None else ():
+        sign = Path(app.outdir, f"{old}.html")
+        target = Path(os.path.relpath(Path(app.outdir, f"{new}.html"), sign.parent)).as_posix()
+        sign.parent.mkdir(parents=True, exist_ok=True)
+        sign.write_text(
+            f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Moved</title>'
+            f'<meta http-equiv="refresh" content="0; url={target}"><p>This page is now <a href="{target}">here</a>.</p></html>\n',
+            encoding="utf-8",
+        )
+
+
 def setup(app: Any) -> dict[str, bool]:
     """Connect all of it."""
     app.add_config_value("launch_sources", {}, "html")
+    app.add_config_value("moved_pages", {}, "html")
     app.connect("autodoc-process-docstring", read_docstring, priority=400)  # napoleon's is 500
     app.connect("autodoc-process-docstring", split_attributes, priority=600)
     app.connect("autodoc-process-signature", shorten_signature)
     app.connect("autodoc-skip-member", skip_fields)
     app.connect("html-page-context", launch_committed, priority=900)  # the theme's buttons: 501
     app.connect("html-page-context", drop_thebe, priority=900)
+    app.connect("build-finished", leave_signs)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
