@@ -83,8 +83,8 @@ book: $(STAMP)
 	@$(PY) book/build.py --out _build/committed $(if $(REPOSITORY),--repository $(REPOSITORY)) $(if $(BRANCH),--branch $(BRANCH))
 
 test: $(STAMP)
-	$(PY) -m pytest
-	$(PY) -m pytest --nbval --nbval-current-env --nbval-cell-timeout=600 notebooks
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(OMP_NUM_THREADS) --dist loadfile
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(OMP_NUM_THREADS) --dist loadscope --nbval --nbval-current-env --nbval-cell-timeout=600 notebooks
 
 lint: $(STAMP)
 	$(PY) -m ruff check .
