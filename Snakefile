@@ -30,7 +30,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "workflow")]
 
 import steps
 
-from replication.training.grid import campaign, get_run
+from replication.training.grid import campaign, get_run, with_first_stages
 from replication.training.profiles import get_profile
 
 # ---- what is asked for -------------------------------------------------------------------------
@@ -52,9 +52,7 @@ try:
     asked = config.get("runs") or ""
     asked = asked.replace(",", " ").split() if isinstance(asked, str) else asked
     asked = asked or ([] if SCOPE == "none" else campaign(SCOPE))
-    RUNS = []  # each behind its first stage, in the order of their worth
-    for run in map(get_run, asked):
-        RUNS += [n for n in (run.first_stage, run.name) if n and n not in RUNS]
+    RUNS = with_first_stages(asked)  # in the order of their worth
 except ValueError as error:
     raise WorkflowError(str(error)) from None
 if PROFILE != "smoke" and not SLICES:
@@ -151,7 +149,7 @@ rule phantom:
     output:
         directory(f"{PHANTOM}/volumes"),
     shell:
-        "exec {PY} -m replication.data phantom {output}"
+        "exec {PY} -m replication data phantom {output}"
 
 
 rule fuse:
@@ -161,7 +159,7 @@ rule fuse:
     output:
         f"{PHANTOM}/slices/slices.csv",
     shell:
-        "exec {PY} -m replication.data fuse --quiet {input.volumes} {PHANTOM}/slices"
+        "exec {PY} -m replication data fuse --quiet {input.volumes} {PHANTOM}/slices"
 
 
 # A folder that someone else made is checked once, before anything is trained on it.
@@ -173,7 +171,7 @@ rule check:
     params:
         slices=shlex.quote(SLICES),
     shell:
-        "exec {PY} -m replication.training.grid check --profile {PROFILE} --slices {params.slices}"
+        "exec {PY} -m replication data check {params.slices} --profile {PROFILE}"
 
 
 rule train:

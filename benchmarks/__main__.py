@@ -16,8 +16,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks import limits, pooling, quality, roofline
 from benchmarks.worker import FORMS, Job
 from chslib.network import build_network, count_parameters
+from replication.files import write_json
 from replication.peers import PEERS, build_peer
-from replication.provenance import digest, environment, write_json
+from replication.provenance import digest, environment
 
 ROOT = Path(__file__).resolve().parent.parent
 PEER_NETWORKS = ("full", "bu", *(peer for peer in PEERS if peer != "bu"))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.plain import plain
+from replication.training import fit
 from replication.training import run as train
 
 RUN, PROFILE = "table2-lungs", "cpu"
@@ -34,13 +35,13 @@ def thinned(slices: str | Path, folder: Path, *, every: int) -> Path:
 
 def train_plain(run: str, **where: Any) -> dict[str, Any]:
     """`replication.training.run.train_run` of the network in its plain forms, with the default allocator."""
-    make_network, keep_freed_memory = train.make_network, train.keep_freed_memory
+    make_network, keep_freed_memory = train.make_network, fit.keep_freed_memory
     train.make_network = lambda *a, **k: plain(make_network(*a, **k))
-    train.keep_freed_memory = lambda: False
+    fit.keep_freed_memory = lambda: False
     try:
         return train.train_run(run, **where)
     finally:
-        train.make_network, train.keep_freed_memory = make_network, keep_freed_memory
+        train.make_network, fit.keep_freed_memory = make_network, keep_freed_memory
 
 
 def measure(slices: str | Path, folder: Path, *, every: int) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from chslib.network import build_network
-from replication.training.run import keep_freed_memory
+from replication.training.fit import keep_freed_memory
 
 
 def parts(network: nn.Module) -> dict[str, nn.Module]:

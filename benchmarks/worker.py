@@ -20,7 +20,7 @@ from benchmarks.plain import plain
 from chslib.inference import folded
 from chslib.network import ARMS, CHSNet, build_network
 from replication.peers import build_peer
-from replication.training.run import keep_freed_memory, training_loss
+from replication.training.fit import keep_freed_memory, training_loss
 
 FORMS = {
     "plain": "textbook forms, default memory format and allocator",

@@ -1,4 +1,4 @@
-"""What a run leaves behind beside its weights: atomic files, a digest, and where and with what it ran."""
+"""Where and with what something was run, and a digest that tells a record which was changed by hand."""
 
 import hashlib
 import json
@@ -10,14 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-
-from replication.files import write_whole
-
-
-def write_json(path: Path, content: dict) -> None:
-    """Write atomically: the file is either the old one or the whole new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
 def _commit() -> str:

@@ -226,7 +226,7 @@ def _attempt(places: Places, run: str, log: Path, given: dict[str, str]) -> str:
 
 
 def _note_failure(path: Path, told: str, *, since: float) -> None:
-    """Leave what `replication.training.grid list` reads, unless the training itself did so (`train_run`)."""
+    """Leave what `chs-net list` reads, unless the training itself did so (`train_run`)."""
     if path.is_file() and path.stat().st_mtime >= since:
         return
     temporary = path.with_name(path.name + ".part")

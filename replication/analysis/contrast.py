@@ -4,8 +4,6 @@ Only counts of grey values leave the slices. The paper reports nothing of the ki
 scores of a held-out patient (register row 13) are set against.
 """
 
-import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +11,11 @@ import numpy as np
 import pandas as pd
 
 from replication.data.splits import persons
-from replication.data.store import SliceStore, read_store
-from replication.provenance import digest, environment, read_written, write_json
+from replication.data.store import SliceStore
+from replication.provenance import digest, environment, read_written
 
 RECORD = "contrast.json"
-COMMAND = "python -m replication.analysis.contrast --slices FOLDER"
+COMMAND = "chs-net measure contrast --slices FOLDER"
 LEVELS = 256
 
 
@@ -79,28 +77,3 @@ def read_contrast(path: str | Path) -> pd.DataFrame:
     table = pd.DataFrame.from_dict(read_written(path, command=COMMAND)["patients"], orient="index")
     table.insert(3, "share", table["infected"] / table["lung"].where(table["lung"] > 0))
     return table.astype({c: float for c in table.columns[3:]})
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """`python -m replication.analysis.contrast --slices FOLDER`."""
-    parser = argparse.ArgumentParser(
-        prog="python -m replication.analysis.contrast",
-        description="Measure how each patient's infection stands out.",
-    )
-    parser.add_argument("--slices", required=True, help="folder of a slice store")
-    parser.add_argument("--size", type=int, default=256, help="side of the slices, pixels (%(default)s)")
-    parser.add_argument("--results", default="results", help="folder of the record (%(default)s)")
-    options = parser.parse_args(arguments)
-    try:
-        record = contrast_record(read_store(options.slices, size=options.size))
-    except (ValueError, FileNotFoundError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    path = Path(options.results) / RECORD
-    write_json(path, record)
-    print(read_contrast(path).round(3).to_string())
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -7,8 +7,6 @@ protocol it cannot. `patient_scores` and `paired` set a network's scores of a pa
 beside those under the other.
 """
 
-import argparse
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,10 +17,10 @@ import torch
 
 from chslib.metrics import COUNTS, confusion, evaluate, scores
 from replication.data.splits import FOLDS, Split, leaks, make_split, persons
-from replication.data.store import TARGETS, SliceStore, read_store
+from replication.data.store import TARGETS, SliceStore
 from replication.evidence.ledger import NOT_RUN
 from replication.evidence.records import Record, patients_of
-from replication.provenance import digest, environment, read_written, write_json
+from replication.provenance import digest, environment, read_written
 
 SEEDS = (0, 1, 2)
 RESAMPLES, CONFIDENCE = 5000, 0.95
@@ -79,7 +77,7 @@ def read_leakage(path: str | Path) -> dict[str, Any]:
     Raises:
         FileNotFoundError, ValueError: no such record, or one whose digest does not fit.
     """
-    record = read_written(path, command="python -m replication.analysis.leak --slices FOLDER")
+    record = read_written(path, command="chs-net measure leak --slices FOLDER")
     for entry in record["entries"]:
         for target in TARGETS:
             if set(entry[target]["confusion"]) != set(COUNTS):
@@ -184,30 +182,3 @@ def with_interval(line: pd.Series) -> str:
     """A row of `paired` in one cell: `0.710 (0.600 to 0.820)`, "not run" where it has no patient."""
     around = "" if pd.isna(line["low"]) else f" ({line['low']:.3f} to {line['high']:.3f})"
     return f"{line['mean']:.3f}{around}" if line["patients"] else NOT_RUN
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """`python -m replication.analysis.leak --slices FOLDER`."""
-    parser = argparse.ArgumentParser(
-        prog="python -m replication.analysis.leak",
-        description="Score the masks of the nearest training slices.",
-    )
-    parser.add_argument("--slices", required=True, help="folder of a slice store")
-    parser.add_argument("--size", type=int, default=128, help="side of the slices, pixels (%(default)s)")
-    parser.add_argument("--results", default="results", help="folder of the record (%(default)s)")
-    options = parser.parse_args(arguments)
-    try:
-        record = leakage_record(read_store(options.slices, size=options.size))
-    except (ValueError, FileNotFoundError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    write_json(Path(options.results) / RECORD, record)
-    for entry in record["entries"]:
-        name = f"seed {entry['seed']}" if entry["protocol"] == "slice" else f"fold {entry['fold']}"
-        shown = "  ".join(f"{t} DSC {entry[t]['pooled']['dsc']:.3f}" for t in TARGETS)
-        print(f"{entry['protocol']:8}{name:8}{shown}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -5,14 +5,12 @@ The paper does not say at which probability a pixel counts as infected; every ma
 run at a ladder of thresholds, on its validation and its test slices, so that one can be chosen on the
 former and tried on the latter. It answers no number of the paper.
 
-    python -m replication.analysis.thresholds RUN --profile cpu --slices FOLDER
+    chs-net measure thresholds RUN --profile cpu --slices FOLDER
 
 writes `results/thresholds/<profile>/<run>.json` from the weights that the run left.
 """
 
-import argparse
 import json
-import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -27,7 +25,7 @@ from replication.data.splits import make_split, persons
 from replication.data.store import TARGETS, read_store
 from replication.evidence.records import read_record
 from replication.figures.style import BLUE, GREEN, SKY, VERMILION
-from replication.provenance import digest, environment, write_json
+from replication.provenance import digest, environment
 from replication.training.grid import RUNS, get_run
 from replication.training.profiles import get_profile
 
@@ -62,11 +60,8 @@ def threshold_record(
         ValueError: weights or slices that are not those of the record.
     """
     from chslib.inference import accelerator, predict_logits
-    from replication.training.run import (  # training imports more than reading needs
-        bar,
-        stage_inputs,
-        trained_network,
-    )
+    from replication.training.networks import trained_network  # training imports more than reading needs
+    from replication.training.predictions import bar, stage_inputs
 
     run, settings = get_run(name), get_profile(profile)
     record = read_record(Path(results) / profile / f"{run.name}.json")
@@ -77,7 +72,7 @@ def threshold_record(
             f"{slices} has fingerprint {store.fingerprint[:12]}, {run.name} was trained on "
             f"{record['data']['fingerprint'][:12]}; give the folder of that store."
         )
-    inputs, _, _ = stage_inputs(run, store, Path(runs) / profile)
+    inputs = stage_inputs(run, store, Path(runs) / profile).pixels
     split = make_split(store.table, protocol=run.protocol, fold=run.fold, seed=run.seed)
     people, truth = persons(store.table), getattr(store, TARGETS[run.target]) > 0
     parts: dict[str, dict[str, list[list[int]]]] = {}
@@ -152,9 +147,7 @@ def _read(path: Path, results: Path) -> dict[str, Any]:
         FileNotFoundError, ValueError: its run has no record; it was changed, or has other weights, other
             patients or other counts at 0.5 than that.
     """
-    anew = (
-        f"write it anew: python -m replication.analysis.thresholds {path.stem} --profile {path.parent.name}"
-    )
+    anew = f"write it anew: chs-net measure thresholds {path.stem} --profile {path.parent.name}"
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -234,37 +227,3 @@ def plot_thresholds(records: list[dict[str, Any]]) -> Figure:
             axis.text(0.5, 0.5, "not run", transform=axis.transAxes, ha="center", color="0.35")
     axes[0].set_ylabel("DSC, all test pixels pooled")
     return figure
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """`python -m replication.analysis.thresholds RUN --profile cpu --slices FOLDER`."""
-    parser = argparse.ArgumentParser(
-        prog="python -m replication.analysis.thresholds",
-        description="Score a trained run at a ladder of thresholds.",
-    )
-    parser.add_argument("run", help="a name of the grid; python -m replication.training.grid list shows them")
-    parser.add_argument("--profile", default="cpu")
-    parser.add_argument("--slices", required=True, help="folder of the slice store")
-    parser.add_argument("--results", default="results", help="folder of the records (%(default)s)")
-    parser.add_argument("--runs", default="runs", help="folder of the weights (%(default)s)")
-    options = parser.parse_args(arguments)
-    try:
-        record = threshold_record(
-            options.run, profile=options.profile, slices=options.slices, results=options.results,
-            runs=options.runs, progress=sys.stderr.isatty(),
-        )  # fmt: skip
-    except (ValueError, FileNotFoundError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    path = Path(options.results) / FOLDER / options.profile / f"{record['run']}.json"
-    write_json(path, record)
-    line = thresholds_of([record]).iloc[0]
-    print(
-        f"{path}: at 0.5 DSC {line['usual']:.3f}, at {line['threshold']:g} (chosen on validation slices) "
-        f"{line['chosen']:.3f}, at most {line['highest']:.3f}"
-    )
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

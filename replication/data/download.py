@@ -1,21 +1,25 @@
-"""One archive on its way to volumes: found or fetched, checked, unpacked; and what to do if not."""
+"""From the published archives to volumes: find on this disk -> fetch -> check -> unpack -> note.
+
+download("data")
+data/archives/   the archives, checksums.json (sums recorded on first use), unpacked.json
+data/volumes/    {ct,lung,infection}/<volume>.nii.gz, what `chs-net data fuse` reads
+"""
 
 import os
 import warnings
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import nibabel as nib
 
 from replication.data.archives import BadArchive, WrongFile, check_archive, check_members, unpack
-from replication.data.inventory import PARTS, Standing, standing_file
-from replication.data.on_disk import volume_of
-from replication.data.transfer import beside, fetch
-
-if TYPE_CHECKING:
-    from replication.data.sources import Archive, Source
+from replication.data.inventory import PARTS, Inventory, stored_file
+from replication.data.on_disk import find_local, link, volume_of
+from replication.data.sources import SOURCES, Archive, Source
+from replication.data.transfer import DownloadError, beside, fetch
 
 _UNREADABLE = (
     OSError, EOFError, ValueError, zlib.error, nib.filebasedimages.ImageFileError,
@@ -23,8 +27,135 @@ _UNREADABLE = (
 )  # fmt: skip
 
 
+def download(
+    folder: str | os.PathLike,
+    *,
+    datasets: Sequence[str] = ("zenodo", "medseg"),
+    offline: bool = False,
+    local: Iterable[str | os.PathLike] = (),
+    sources: Mapping[str, Source] = SOURCES,
+    base_urls: Mapping[str, str] | None = None,
+    checksums: Mapping[str, str] | None = None,
+    tries: int = 4,
+    wait: float = 1.0,
+    timeout: float = 30.0,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Get the volumes of the sources below `folder`, from the network or from this disk.
+
+    Call it again after an error or an interruption: what is there and whole is not fetched,
+    linked or unpacked again. A set whose volumes are all there needs no archive.
+
+    Args:
+        folder: gets `archives` and `volumes`.
+        datasets: keys of `sources`.
+        offline: fetch nothing; take what lies in `folder/archives` or in `local`.
+        local: folders with archives, or with unpacked volumes in Zenodo's, MedSeg's or the Kaggle
+            mirror's folders; searched two levels deep. Volumes are linked, else copied.
+        sources: the table; another one for other data or mirrors.
+        base_urls: for a dataset, where its archives lie under their own names:
+            `{"zenodo": "https://mirror.example/covid/"}`.
+        checksums: sha256 by archive name, in place of the declared or recorded ones.
+        tries, wait, timeout, progress: of `ResumingDownloader`.
+
+    Returns:
+        `volumes` (folder), `datasets` (volumes and slices of each), `fetched`, `unpacked` (archive
+        names), `linked` (number of files) and `checksums` (of the archives used here).
+
+    Raises:
+        ValueError: an argument is not one that is expected.
+        FileNotFoundError: volumes are missing; names each archive that could not be had or used,
+            its addresses, checksum, and what to do by hand.
+        OSError: the disk is full or cannot be written.
+    """
+    chosen = _chosen(sources, datasets, base_urls or {}, checksums or {})
+    inventory = Inventory(Path(folder).expanduser(), checksums or {})
+    needed = [(s, a) for s in chosen.values() for a in s.archives if a.part]
+    found = find_local(local, {a.name for _, a in needed})
+    how = {"offline": offline, "tries": tries, "wait": wait, "timeout": timeout, "progress": progress}
+    told: dict[str, Any] = {"fetched": [], "unpacked": [], "linked": 0, "checksums": {}}
+    problems = []
+    for source, archive in needed:
+        wanted, linked = _link(source, archive, inventory, found.volumes)
+        told["linked"] += linked
+        if not wanted:
+            continue
+        try:
+            elsewhere = found.archives.get(archive.name, [])
+            got, fetched = _bring(source, archive, wanted, inventory, elsewhere, **how)
+        except (ValueError, DownloadError, FileNotFoundError) as error:
+            problems.append(by_hand(source, archive, inventory, error))
+            continue
+        told["fetched"] += [archive.name] if fetched else []
+        told["unpacked"].append(archive.name)
+        told["checksums"][archive.name] = got
+    if problems:
+        raise FileNotFoundError(
+            f"{len(problems)} of {len(needed)} archives could not be had"
+            f"{' offline' if offline else ''}; what is there is kept, a second call goes on from it:\n"
+            + "\n".join(problems)
+        )
+    told["datasets"] = {key: survey(source, inventory.volumes) for key, source in chosen.items()}
+    return {"volumes": str(inventory.volumes), **told}
+
+
+def _chosen(
+    sources: Mapping[str, Source], datasets: Sequence[str], base_urls: Mapping[str, str],
+    checksums: Mapping[str, str],
+) -> dict[str, Source]:  # fmt: skip
+    """The sources asked for, with other addresses where given."""
+    if isinstance(datasets, str) or not datasets or set(datasets) - set(sources):
+        raise ValueError(f"datasets {datasets!r}: expected a list from {', '.join(sources)}")
+    names = {a.name for s in sources.values() for a in s.archives}
+    if strange := sorted((set(base_urls) - set(sources)) | (set(checksums) - names)):
+        raise ValueError(f"base_urls or checksums name {strange}: expected datasets, and archives of theirs")
+    chosen = {}
+    for key in datasets:
+        source = sources[key]
+        if key in base_urls:
+            base = base_urls[key].rstrip("/")
+            moved = tuple(replace(a, urls=(f"{base}/{a.name}",)) for a in source.archives)
+            source = replace(source, archives=moved)
+        chosen[key] = source
+    return chosen
+
+
+def _link(
+    source: Source, archive: Archive, inventory: Inventory, volumes: Mapping[str, Path]
+) -> tuple[set[str], int]:
+    """Link what lies on this disk; returns the volumes that the archive itself must give, and how many were linked."""
+    wanted, linked = set(), 0
+    for name in (f"{archive.part}/{volume}" for volume in source.depths):
+        if inventory.whole(name, inventory.expected(archive.name, archive.sha256)):
+            continue
+        if name in volumes and not inventory.stands(name):
+            suffix = ".nii.gz" if volumes[name].name.endswith(".gz") else ".nii"
+            link(volumes[name], inventory.volumes / f"{name}{suffix}")
+            inventory.forget(name)
+            linked += 1
+        else:
+            wanted.add(name)
+    return wanted, linked
+
+
+def _bring(
+    source: Source,
+    archive: Archive,
+    wanted: set[str],
+    inventory: Inventory,
+    elsewhere: Sequence[Path],
+    **how: Any,
+) -> tuple[str, bool]:
+    """Find or fetch an archive, unpack it and note its sum; returns that, and whether it was fetched."""
+    first_use = inventory.expected(archive.name, archive.sha256) is None
+    path, got, fetched = obtain(source, archive, wanted, inventory, elsewhere, **how)
+    place(source, archive, path, got, wanted, inventory)
+    inventory.record(archive.name, got, first_use=first_use)
+    return got, fetched
+
+
 def obtain(
-    source: "Source", archive: "Archive", wanted: set[str], standing: Standing, elsewhere: Sequence[Path], *,
+    source: Source, archive: Archive, wanted: set[str], inventory: Inventory, elsewhere: Sequence[Path], *,
     offline: bool, **options: Any,
 ) -> tuple[Path, str, bool]:  # fmt: skip
     """An archive that passes its check: file, sha256, and whether it was fetched.
@@ -33,8 +164,8 @@ def obtain(
         WrongFile, FileNotFoundError: offline, and it is not right or not there.
         DownloadError: it could not be fetched.
     """
-    expected = standing.expected(archive.name, archive.sha256)
-    file = standing.archives / archive.name
+    expected = inventory.expected(archive.name, archive.sha256)
+    file = inventory.archives / archive.name
 
     def check(path: Path) -> str:
         got = check_archive(path, expected)
@@ -62,20 +193,20 @@ def obtain(
 
 
 def place(
-    source: "Source", archive: "Archive", path: Path, got: str, wanted: set[str], standing: Standing
+    source: Source, archive: Archive, path: Path, got: str, wanted: set[str], inventory: Inventory
 ) -> None:
     """Unpack the wanted volumes; a damaged archive that no checksum vouches for is set aside."""
     try:
-        unpacked = unpack(path, standing.volumes, select=_selector(source, archive), expected=wanted)
+        unpacked = unpack(path, inventory.volumes, select=_selector(source, archive), expected=wanted)
     except BadArchive:
-        if path.parent == standing.archives and standing.expected(archive.name, archive.sha256) is None:
+        if path.parent == inventory.archives and inventory.expected(archive.name, archive.sha256) is None:
             os.replace(path, beside(path, ".wrong"))
         raise
     for name, (file, crc) in unpacked.items():
-        standing.note(name, file, archive=archive.name, sha256=got, crc32=crc)
+        inventory.note(name, file, archive=archive.name, sha256=got, crc32=crc)
 
 
-def _selector(source: "Source", archive: "Archive") -> Callable[[str], str | None]:
+def _selector(source: Source, archive: Archive) -> Callable[[str], str | None]:
     """From a member's name to `ct/coronacases_001`: flat, or in one folder."""
 
     def select(member: str) -> str | None:
@@ -86,9 +217,9 @@ def _selector(source: "Source", archive: "Archive") -> Callable[[str], str | Non
     return select
 
 
-def by_hand(source: "Source", archive: "Archive", standing: Standing, error: Exception) -> str:
+def by_hand(source: Source, archive: Archive, inventory: Inventory, error: Exception) -> str:
     """The paragraph of the error about one archive."""
-    place, expected = standing.archives / archive.name, standing.expected(archive.name, archive.sha256)
+    place, expected = inventory.archives / archive.name, inventory.expected(archive.name, archive.sha256)
     lines = [
         f"- {archive.name} ({source.reference}, {archive.part}): {error}",
         f"    from      {', '.join(archive.urls)}",
@@ -106,13 +237,13 @@ def by_hand(source: "Source", archive: "Archive", standing: Standing, error: Exc
     return "\n".join(lines)
 
 
-def survey(source: "Source", volumes: Path) -> dict[str, int]:
+def survey(source: Source, volumes: Path) -> dict[str, int]:
     """Count volumes and slices from the headers; missing and unreadable files are one error."""
     bad, odd, slices = [], [], 0
     for volume, depth in source.depths.items():
         for part in PARTS:
             name = f"{part}/{volume}"
-            path = standing_file(volumes, name)
+            path = stored_file(volumes, name)
             if path is None:
                 bad.append(f"{volumes / name}.nii.gz: missing")
                 continue

@@ -18,12 +18,12 @@ PARTS = ("ct", "lung", "infection")
 SUFFIXES = (".nii.gz", ".nii")
 
 
-def standing_file(volumes: Path, name: str) -> Path | None:
+def stored_file(volumes: Path, name: str) -> Path | None:
     """The file of `ct/coronacases_001`, packed or not; None if there is none."""
     return next((p for s in SUFFIXES if (p := volumes / f"{name}{s}").is_file()), None)
 
 
-class Standing:
+class Inventory:
     """The state of one data folder.
 
     Args:
@@ -42,11 +42,11 @@ class Standing:
         return self._given.get(archive) or self._sums.get(archive) or declared
 
     def stands(self, name: str) -> bool:
-        return standing_file(self.volumes, name) is not None
+        return stored_file(self.volumes, name) is not None
 
     def whole(self, name: str, sha256: str | None) -> bool:
         """Whether a volume is there, unchanged, and from the archive that is now expected."""
-        path, note = standing_file(self.volumes, name), self._notes.get(name)
+        path, note = stored_file(self.volumes, name), self._notes.get(name)
         if path is None or note is None:
             return path is not None
         if sha256 not in (None, note["sha256"]) or path.stat().st_size != note["size"]:

@@ -1,25 +1,13 @@
-"""The paper's two data sources (Sec. 4.1, Table 1): what they are, where, and how to get them.
-
-    download("data")
-    data/archives/   the archives, checksums.json (sums recorded on first use), unpacked.json
-    data/volumes/    {ct,lung,infection}/<volume>.nii.gz, what `python -m replication.data fuse` reads
+"""The paper's two data sources (Sec. 4.1, Table 1): what they are and where; `data.download` gets them.
 
 The data are for non-commercial research. The Zenodo record says CC BY 4.0, its author's README
 CC BY-NC-SA: keep to the stricter.
 """
 
-import os
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import pandas as pd
-
-from replication.data.download import by_hand, obtain, place, survey
-from replication.data.inventory import Standing
-from replication.data.on_disk import find_local, link
-from replication.data.transfer import DownloadError
 
 
 @dataclass(frozen=True)
@@ -122,110 +110,3 @@ def describe_sources(sources: Mapping[str, Source] = SOURCES) -> pd.DataFrame:
             for archive in source.archives
         ]
     )  # fmt: skip
-
-
-def download(
-    folder: str | os.PathLike,
-    *,
-    datasets: Sequence[str] = ("zenodo", "medseg"),
-    offline: bool = False,
-    local: Iterable[str | os.PathLike] = (),
-    sources: Mapping[str, Source] = SOURCES,
-    base_urls: Mapping[str, str] | None = None,
-    checksums: Mapping[str, str] | None = None,
-    tries: int = 4,
-    wait: float = 1.0,
-    timeout: float = 30.0,
-    progress: bool = True,
-) -> dict[str, Any]:
-    """Get the volumes of the sources below `folder`, from the network or from this disk.
-
-    Call it again after an error or an interruption: what is there and whole is not fetched,
-    linked or unpacked again. A set whose volumes are all there needs no archive.
-
-    Args:
-        folder: gets `archives` and `volumes`.
-        datasets: keys of `sources`.
-        offline: fetch nothing; take what lies in `folder/archives` or in `local`.
-        local: folders with archives, or with unpacked volumes in Zenodo's, MedSeg's or the Kaggle
-            mirror's folders; searched two levels deep. Volumes are linked, else copied.
-        sources: the table; another one for other data or mirrors.
-        base_urls: for a dataset, where its archives lie under their own names:
-            `{"zenodo": "https://mirror.example/covid/"}`.
-        checksums: sha256 by archive name, in place of the declared or recorded ones.
-        tries, wait, timeout, progress: of `ResumingDownloader`.
-
-    Returns:
-        `volumes` (folder), `datasets` (volumes and slices of each), `fetched`, `unpacked` (archive
-        names), `linked` (number of files) and `checksums` (of the archives used here).
-
-    Raises:
-        ValueError: an argument is not one that is expected.
-        FileNotFoundError: volumes are missing; names each archive that could not be had or used,
-            its addresses, checksum, and what to do by hand.
-        OSError: the disk is full or cannot be written.
-    """
-    chosen = _chosen(sources, datasets, base_urls or {}, checksums or {})
-    standing = Standing(Path(folder).expanduser(), checksums or {})
-    needed = [(s, a) for s in chosen.values() for a in s.archives if a.part]
-    found = find_local(local, {a.name for _, a in needed})
-    told: dict[str, Any] = {"fetched": [], "unpacked": [], "linked": 0, "checksums": {}}
-    problems = []
-    for source, archive in needed:
-        expected = standing.expected(archive.name, archive.sha256)
-        wanted = []
-        for name in (f"{archive.part}/{volume}" for volume in source.depths):
-            if standing.whole(name, expected):
-                continue
-            if name in found.volumes and not standing.stands(name):
-                suffix = ".nii.gz" if found.volumes[name].name.endswith(".gz") else ".nii"
-                link(found.volumes[name], standing.volumes / f"{name}{suffix}")
-                standing.forget(name)
-                told["linked"] += 1
-            else:
-                wanted.append(name)
-        if not wanted:
-            continue
-        try:
-            path, got, fetched = obtain(
-                source, archive, set(wanted), standing, found.archives.get(archive.name, []),
-                offline=offline, tries=tries, wait=wait, timeout=timeout, progress=progress,
-            )  # fmt: skip
-            if fetched:
-                told["fetched"].append(archive.name)
-            place(source, archive, path, got, set(wanted), standing)
-        except (ValueError, DownloadError, FileNotFoundError) as error:
-            problems.append(by_hand(source, archive, standing, error))
-            continue
-        standing.record(archive.name, got, first_use=expected is None)
-        told["unpacked"].append(archive.name)
-        told["checksums"][archive.name] = got
-    if problems:
-        raise FileNotFoundError(
-            f"{len(problems)} of {len(needed)} archives could not be had"
-            f"{' offline' if offline else ''}; what is there is kept, a second call goes on from it:\n"
-            + "\n".join(problems)
-        )
-    told["datasets"] = {key: survey(source, standing.volumes) for key, source in chosen.items()}
-    return {"volumes": str(standing.volumes), **told}
-
-
-def _chosen(
-    sources: Mapping[str, Source], datasets: Sequence[str], base_urls: Mapping[str, str],
-    checksums: Mapping[str, str],
-) -> dict[str, Source]:  # fmt: skip
-    """The sources asked for, with other addresses where given."""
-    if isinstance(datasets, str) or not datasets or set(datasets) - set(sources):
-        raise ValueError(f"datasets {datasets!r}: expected a list from {', '.join(sources)}")
-    names = {a.name for s in sources.values() for a in s.archives}
-    if strange := sorted((set(base_urls) - set(sources)) | (set(checksums) - names)):
-        raise ValueError(f"base_urls or checksums name {strange}: expected datasets, and archives of theirs")
-    chosen = {}
-    for key in datasets:
-        source = sources[key]
-        if key in base_urls:
-            base = base_urls[key].rstrip("/")
-            moved = tuple(replace(a, urls=(f"{base}/{a.name}",)) for a in source.archives)
-            source = replace(source, archives=moved)
-        chosen[key] = source
-    return chosen

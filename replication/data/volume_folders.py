@@ -21,7 +21,7 @@ def find_volumes(volumes: str | os.PathLike) -> dict[str, dict[str, Path]]:
     if not (folder / "ct").is_dir():
         raise FileNotFoundError(
             f"{folder / 'ct'}: no such folder; expected ct, lung and infection with one .nii.gz "
-            "per volume (python -m replication.data phantom writes such a folder)"
+            "per volume (chs-net data phantom writes such a folder)"
         )
     files = {part: _files_in(folder / part, strict=part == "ct") for part in PARTS}
     if not files["ct"]:

@@ -8,7 +8,6 @@ Schema 2 adds a sha256 of the whole record.
 import json
 import math
 from collections import Counter
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ import numpy as np
 
 from chslib.metrics import COUNTS, evaluate
 from chslib.network import ARMS
-from replication.training.grid import ALIASES, RUNS
+from replication.training.grid import ALIASES, RUNS, run_settings
 from replication.training.profiles import get_profile
 
 # Slice stores whose records may be committed in results/, by fingerprint (register row 51).
@@ -92,16 +91,9 @@ def _config_problem(record: Record) -> str | None:
     if name in ALIASES:
         return f"{name} is the same training as {ALIASES[name]}, whose record answers for both"
     if name not in RUNS:
-        return f"{name!r} is no run of the grid (python -m replication.training.grid list shows them)"
+        return f"{name!r} is no run of the grid (chs-net list shows them)"
     run, profile = RUNS[name], get_profile(record["profile"])
-    expected = json.loads(json.dumps(asdict(run))) | {
-        "profile": profile.name,
-        "size": profile.size,
-        "batch_size": profile.batch_size,
-        "learning_rate": profile.learning_rate,
-        "max_epochs": profile.max_epochs[run.target],
-        "patience": profile.patience,
-    }
+    expected = json.loads(json.dumps(run_settings(run, profile)))
     if run.arm in ARMS:
         changes = ({"widths": profile.widths} if profile.widths else {}) | run.network
         expected["widths"] = list(changes.get("widths", ARMS[run.arm]["widths"]))

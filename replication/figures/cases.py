@@ -3,6 +3,7 @@
 Every figure is returned, never shown or saved, so a notebook or a script decides.
 """
 
+from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -11,7 +12,9 @@ import torch
 from matplotlib.figure import Figure
 
 from chslib.metrics import confusion, scores
+from replication.data.store import TARGETS, read_store
 from replication.figures.style import BLUE, GREEN, SKY, VERMILION
+from replication.training.predictions import load_masks
 
 
 def plot_history(record: dict[str, Any]) -> Figure:
@@ -104,3 +107,24 @@ def plot_run_cases(
 def matplotlib_rgb(colour: str) -> tuple[float, float, float]:
     """A hexadecimal colour as three floats in [0, 1]."""
     return tuple(int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
+
+
+def draw_run(record: dict[str, Any], *, slices: str | Path, runs: str | Path = "runs") -> list[Path]:
+    """Loss curves and, after Fig. 14, cases of a run, as PNGs beside its checkpoints.
+
+    They show slices of the store, so they stay out of version control with the rest of `runs/`.
+    """
+    folder = Path(runs) / record["profile"] / record["run"]
+    store = read_store(slices, size=record["config"]["size"], progress=False)
+    masks, _ = load_masks(folder / "masks.npz")
+    truth = getattr(store, TARGETS[record["config"]["target"]])
+    figures = {
+        "history.png": plot_history(record),
+        "cases.png": plot_run_cases(
+            record, ct=store.ct, truth=truth, masks=masks, slice_ids=store.table["slice_id"].tolist()
+        ),
+    }
+    for name, figure in figures.items():
+        figure.savefig(folder / name, dpi=120)
+        plt.close(figure)
+    return [folder / name for name in figures]

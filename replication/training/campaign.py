@@ -1,7 +1,7 @@
 """Runs of the grid by their worth, several at a time on one GPU, within a given time.
 
-    python -m replication.training.campaign --profile paper --slices FOLDER --minutes 50
-    python -m replication.training.campaign --profile paper --slices FOLDER --names table4-bu table4-full --minutes 20
+    chs-net campaign --profile paper --slices FOLDER --minutes 50
+    chs-net campaign --profile paper --slices FOLDER --names table4-bu table4-full --minutes 20
 
 For a machine that is lent for an hour, or a Colab session; `make grid` is for one that stays. The
 slices are read once, and each training is a process of its own that shares them. One network of
@@ -14,7 +14,7 @@ what was being trained is scored with the best of the epochs that it had (its re
 on from the last whole epochs.
 """
 
-import argparse
+import json
 import multiprocessing
 import os
 import signal
@@ -27,11 +27,11 @@ from pathlib import Path
 import torch
 
 from replication.data.store import SliceStore, read_store
-from replication.evidence.records import read_record
-from replication.provenance import write_json
-from replication.training.grid import campaign, get_run, run_state
+from replication.files import write_json
+from replication.training.grid import get_run, with_first_stages
 from replication.training.profiles import get_profile
 from replication.training.run import train_run
+from replication.training.state import run_state
 
 HEAVY = ("rib", "rib-hp", "full")  # arms whose step keeps a GPU busy for longer than their kernels' launch
 RESERVE = 0.06  # share of the time that is kept for predictions and records of what is cut short
@@ -59,21 +59,8 @@ class Place:
         folder = Path(self.runs) / self.profile / name
         if state.status != "done" or not (folder / "masks.npz").is_file():
             return False
-        record = read_record(Path(self.results) / self.profile / f"{name}.json")
+        record = json.loads((Path(self.results) / self.profile / f"{name}.json").read_text())
         return not (record["fit"].get("out_of_time") and (folder / "last.ckpt").is_file())
-
-
-def with_first_stages(names: list[str]) -> list[str]:
-    """The runs by their own names, each once, and behind the first stage that feeds it.
-
-    Raises:
-        ValueError: no such run.
-    """
-    ordered: list[str] = []
-    for name in names:
-        run = get_run(name)
-        ordered += [n for n in (run.first_stage, run.name) if n and n not in ordered]
-    return ordered
 
 
 def _train(name: str, store: SliceStore, place: Place) -> None:
@@ -192,52 +179,10 @@ def _what_came(name: str, place: Place, state: str) -> str:
     if state == "failed":
         why = run_state(name, profile=place.profile, results=place.results, runs=place.runs).reason
         return f"FAILED {name}: {why or f'see {place.log(name)}'}"
-    record = read_record(Path(place.results) / place.profile / f"{name}.json")
+    record = json.loads((Path(place.results) / place.profile / f"{name}.json").read_text())
     fit = record["fit"]
     how = "out of time" if fit.get("out_of_time") else "stopped early" if fit["stopped_early"] else "all"
     return (
         f"done  {name}: DSC {record['test']['pooled']['dsc']:.3f}, epoch {fit['best_epoch']} of "
         f"{fit['epochs']} ({how}), {record['wall_seconds']:.0f} s"
     )
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """`python -m replication.training.campaign`."""
-    parser = argparse.ArgumentParser(
-        prog="python -m replication.training.campaign", description=__doc__.splitlines()[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )  # fmt: skip
-    parser.add_argument("--profile", default="paper", help="their size")
-    parser.add_argument("--slices", required=True, help="folder of a slice store")
-    parser.add_argument("--results", default="results/local", help="folder of the records")
-    parser.add_argument("--runs", default="runs", help="folder of checkpoints, weights and predictions")
-    parser.add_argument("--scope", default="all", help="headline, rows or all, in the order of their worth")
-    parser.add_argument(
-        "--names", nargs="+", metavar="RUN", help="these runs, in this order, in place of a scope"
-    )
-    parser.add_argument("--minutes", type=float, help="in which all is to end (default: no limit)")
-    parser.add_argument(
-        "--heavy", type=int, default=1, help=f"trainings of the arms {', '.join(HEAVY)} at a time"
-    )
-    parser.add_argument(
-        "--light", type=int, default=0, help="of the other networks beside them; 0: one lane for all"
-    )
-    parser.add_argument("--not-repeatable", action="store_true", help="let a GPU choose faster algorithms")  # fmt: skip
-    options = parser.parse_args(arguments)
-    try:
-        result = work(
-            options.names or campaign(options.scope), profile=options.profile, slices=options.slices,
-            results=options.results, runs=options.runs, minutes=options.minutes,
-            heavy=max(options.heavy, 1), light=max(options.light, 0), repeatable=not options.not_repeatable,
-        )  # fmt: skip
-    except (ValueError, FileNotFoundError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
-    return int("failed" in result.values())
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -11,16 +11,12 @@ A run is one network trained for one stage on one split. Its name says which:
 Rows that are one and the same training share it: `table5-full-lungs` is `table2-lungs`.
 """
 
-import argparse
-import json
-import sys
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
 from chslib.network import DOUBLING
 from replication.data.splits import FOLDS
-from replication.training.profiles import TARGETS, check_inputs, get_profile
+from replication.training.profiles import TARGETS, Profile
 
 SEEDS = (0, 1, 2)
 
@@ -210,9 +206,21 @@ def get_run(name: str) -> Run:
         raise ValueError(
             f"Unknown run {name!r}; expected one of {rows}, or the first stage of a cascade (-lungs "
             f"for -infection), alone or with one of {', '.join(s for s in SETTINGS if s)} behind it "
-            "(python -m replication.training.grid list shows all)."
+            "(chs-net list shows all)."
         )
     return run
+
+
+def run_settings(run: Run, profile: Profile) -> dict[str, Any]:
+    """What a run of a profile is trained with, as far as it can be told without building the network."""
+    return asdict(run) | {
+        "profile": profile.name,
+        "size": profile.size,
+        "batch_size": profile.batch_size,
+        "learning_rate": profile.learning_rate,
+        "max_epochs": profile.max_epochs[run.target],
+        "patience": profile.patience,
+    }
 
 
 def campaign(scope: str = "all") -> list[str]:
@@ -249,73 +257,14 @@ def campaign(scope: str = "all") -> list[str]:
     return names
 
 
-@dataclass(frozen=True)
-class State:
-    """What became of a run: "done", "failed" or "not run", why, and how long it took (seconds)."""
+def with_first_stages(names: list[str]) -> list[str]:
+    """The runs by their own names, each once, and behind the first stage that feeds it.
 
-    status: str
-    reason: str = ""
-    seconds: float | None = None
-
-
-def failure_file(name: str, *, profile: str, runs: str | Path) -> Path:
-    """Where a run that failed says so; a run that succeeds removes it."""
-    return Path(runs) / profile / name / "failed.json"
-
-
-def run_state(name: str, *, profile: str, results: str | Path, runs: str | Path) -> State:
-    """State of one run, from its record, else from what it left when it failed."""
-    record, failed = Path(results) / profile / f"{name}.json", failure_file(name, profile=profile, runs=runs)
-    try:
-        if record.is_file():  # it stands, whatever a later try at it ran into
-            return State("done", seconds=json.loads(record.read_text())["wall_seconds"])
-        if failed.is_file():
-            return State("failed", json.loads(failed.read_text())["error"])
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        return State("failed", f"{record if record.is_file() else failed} cannot be read ({error!r})")
-    return State("not run")
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """`python -m replication.training.grid list` and `check`."""
-    parser = argparse.ArgumentParser(prog="python -m replication.training.grid", description=main.__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    check = commands.add_parser("check", help="refuse an unknown profile or a bad slice store, in one line")
-    check.add_argument("--profile", required=True)
-    check.add_argument("--slices", default="")
-    listing = commands.add_parser("list", help="every run: done, failed or missing, and how long it took")
-    listing.add_argument("--profile", default="cpu")
-    listing.add_argument("--results", default="results")
-    listing.add_argument("--runs", default="runs")
-    listing.add_argument("--scope", default="all", help="headline, rows or all (%(default)s)")
-    listing.add_argument("--names", action="store_true", help="names only, one a line, to feed a script")
-    options = parser.parse_args(arguments)
-    try:
-        if options.command == "check":
-            check_inputs(profile=options.profile, slices=options.slices)
-        else:
-            get_profile(options.profile)
-            _list(options)
-    except (ValueError, FileNotFoundError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
-def _list(options: argparse.Namespace) -> None:
-    names = campaign(options.scope)
-    if options.names:
-        print("\n".join(names))
-        return
-    where = {"profile": options.profile, "results": options.results, "runs": options.runs}
-    states = {name: run_state(name, **where) for name in names}
-    for name, state in states.items():
-        took = "" if state.seconds is None else f"{state.seconds / 60:6.1f} min"
-        print(f"{name:40} {get_run(name).protocol:8} {state.status:8} {took or state.reason}".rstrip())
-    count = {s: sum(state.status == s for state in states.values()) for s in ("done", "failed", "not run")}
-    spent = sum(state.seconds or 0 for state in states.values()) / 60
-    print(f"{options.profile}: " + ", ".join(f"{n} {s}" for s, n in count.items()) + f"; {spent:.1f} min")
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    Raises:
+        ValueError: no such run.
+    """
+    ordered: list[str] = []
+    for name in names:
+        run = get_run(name)
+        ordered += [n for n in (run.first_stage, run.name) if n and n not in ordered]
+    return ordered

@@ -160,9 +160,5 @@ def check_inputs(*, profile: str, slices: str | None) -> None:
     from replication.data.store import check_store
 
     if problems := check_store(slices):
-        more = (
-            f" (and {len(problems) - 1} more: python -m replication.data check {slices})"
-            if len(problems) > 1
-            else ""
-        )
+        more = f" (and {len(problems) - 1} more: chs-net data check {slices})" if len(problems) > 1 else ""
         raise ValueError(problems[0] + more)

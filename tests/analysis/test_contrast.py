@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from replication.analysis.contrast import LEVELS, RECORD, contrast_of, contrast_record, main, read_contrast
+from replication.analysis.contrast import LEVELS, RECORD, contrast_of, contrast_record, read_contrast
 from replication.analysis.leak import patient_scores
+from replication.cli import main
 from replication.data.store import SliceStore, read_store
 from replication.evidence.estimates import Ours
 from replication.evidence.records import KNOWN_DATA
@@ -49,7 +50,10 @@ def test_each_patient_is_counted_over_its_own_lung():
 
 
 def test_the_record_is_written_read_and_refused_where_it_was_changed(tiny_store, tmp_path, capsys):
-    assert main(["--slices", str(tiny_store), "--size", "64", "--results", str(tmp_path)]) == 0
+    assert (
+        main(["measure", "contrast", "--slices", str(tiny_store), "--size", "64", "--results", str(tmp_path)])
+        == 0
+    )
     path = tmp_path / RECORD
     table = read_contrast(path)
     store = read_store(tiny_store, size=64, progress=False)
@@ -61,15 +65,15 @@ def test_the_record_is_written_read_and_refused_where_it_was_changed(tiny_store,
     content["patients"][table.index[0]]["brighter"] = 0.99
     path.write_text(json.dumps(content))
     with pytest.raises(
-        ValueError, match=r"changed after it was written; write it anew: python -m chslib\.contrast"
+        ValueError, match=r"changed after it was written; write it anew: chs-net measure contrast"
     ):
         read_contrast(path)
     path.write_text(path.read_text()[:40])
     with pytest.raises(ValueError, match="is not a record"):
         read_contrast(path)
-    with pytest.raises(FileNotFoundError, match=r"python -m chslib\.contrast --slices FOLDER writes it"):
+    with pytest.raises(FileNotFoundError, match=r"chs-net measure contrast --slices FOLDER writes it"):
         read_contrast(tmp_path / "nowhere.json")
-    assert main(["--slices", str(tmp_path / "nowhere")]) == 1
+    assert main(["measure", "contrast", "--slices", str(tmp_path / "nowhere")]) == 1
 
 
 def test_the_committed_record_is_of_the_real_slices_and_of_a_commit():

@@ -12,7 +12,6 @@ from replication.analysis.leak import (
     agreement,
     copied_masks,
     leakage_record,
-    main,
     nearest_slices,
     paired,
     patient_scores,
@@ -20,6 +19,7 @@ from replication.analysis.leak import (
     slices_of_patients,
     with_interval,
 )
+from replication.cli import main
 from replication.data.splits import Split, make_split
 from replication.data.store import SliceStore, read_store
 from replication.evidence.estimates import Ours
@@ -63,7 +63,10 @@ def test_the_record_has_every_seed_and_fold_and_refuses_a_changed_value(read, ti
         *(("slice", 0, s) for s in range(3)), *(("patient", k, 0) for k in range(5)),
     ]  # fmt: skip
     assert all(e["leaks"]["patient"] <= e["slices"] for e in record["entries"][:3])
-    assert main(["--slices", str(tiny_store), "--size", "64", "--results", str(tmp_path)]) == 0
+    assert (
+        main(["measure", "leak", "--slices", str(tiny_store), "--size", "64", "--results", str(tmp_path)])
+        == 0
+    )
     assert capsys.readouterr().out.count("infection DSC") == 8
     path = tmp_path / RECORD
     assert read_leakage(path)["entries"] == record["entries"]
@@ -72,9 +75,9 @@ def test_the_record_has_every_seed_and_fold_and_refuses_a_changed_value(read, ti
     path.write_text(json.dumps(changed))
     with pytest.raises(ValueError, match="changed after it was written"):
         read_leakage(path)
-    with pytest.raises(FileNotFoundError, match=r"python -m chslib\.leakage"):
+    with pytest.raises(FileNotFoundError, match=r"chs-net measure leak"):
         read_leakage(tmp_path / "nowhere.json")
-    assert main(["--slices", str(tmp_path / "nowhere")]) == 1
+    assert main(["measure", "leak", "--slices", str(tmp_path / "nowhere")]) == 1
 
 
 def test_the_committed_record_is_of_the_real_slices_and_of_a_commit():

@@ -16,19 +16,21 @@ from replication.analysis.thresholds import (
     LADDER,
     USUAL,
     chosen,
-    main,
     plot_thresholds,
     pooled,
     read_thresholds,
     threshold_record,
     thresholds_of,
 )  # fmt: skip
-from replication.provenance import digest, write_json
+from replication.cli import main
+from replication.files import write_json
+from replication.provenance import digest
 from replication.training import run as train
 from replication.training.profiles import PROFILES, Profile
 
 ROOT = Path(__file__).resolve().parents[2]
 RUNS = ("table2-lungs", "table2-infection")
+
 TINY = Profile(
     name="tiny", size=32, widths=(4, 6, 9), batch_size=2, learning_rate=0.1,
     max_epochs={"lungs": 2, "infection": 2}, worth="nothing",
@@ -148,16 +150,27 @@ def test_the_command_writes_the_record_and_says_what_is_missing(folder, tiny_sto
     (tmp_path / "tiny").mkdir()
     own = folder / "results" / "tiny" / "table2-infection.json"
     (tmp_path / "tiny" / own.name).write_text(own.read_text())
-    assert main(["table2-infection", "--results", str(tmp_path), *where]) == 0
+    assert main(["measure", "thresholds", "table2-infection", "--results", str(tmp_path), *where]) == 0
     assert "at 0.5 DSC 0." in capsys.readouterr().out and len(read_thresholds(tmp_path)) == 1
-    assert main(["table4-bu", "--results", str(tmp_path), *where]) == 1
+    assert main(["measure", "thresholds", "table4-bu", "--results", str(tmp_path), *where]) == 1
     assert "table4-bu.json: no such record; train the run" in capsys.readouterr().err
     other = tmp_path / "runs" / "tiny" / "table2-infection"
     other.mkdir(parents=True)
     state = torch.load(folder / "runs" / "tiny" / "table2-infection" / "weights.pt", weights_only=True)
     torch.save({k: v + 1 for k, v in state.items()}, other / "weights.pt")
     assert (
-        main(["table2-infection", "--results", str(tmp_path), *where[:4], "--runs", str(tmp_path / "runs")])
+        main(
+            [
+                "measure",
+                "thresholds",
+                "table2-infection",
+                "--results",
+                str(tmp_path),
+                *where[:4],
+                "--runs",
+                str(tmp_path / "runs"),
+            ]
+        )
         == 1
     )
     assert "the two belong to different trainings" in capsys.readouterr().err

@@ -41,29 +41,29 @@ STANDS_FOR = {
     # The declared parameters; a whole training is run further down the page, on the drawn scans.
     ".venv/bin/papermill notebooks/05_training.ipynb run.ipynb -p run table5-hp-lungs -p profile smoke":
         ".venv/bin/papermill --help-notebook notebooks/05_training.ipynb | grep -E '^ *(run|profile): str'",
-    ".venv/bin/python -m replication.data download data/official":
-        ".venv/bin/python -m replication.data download --help",
-    ".venv/bin/python -m replication.data fuse data/official/volumes data/official/slices --workers 2":
-        ".venv/bin/python -m replication.data fuse --help",
+    ".venv/bin/chs-net data download data/official":
+        ".venv/bin/chs-net data download --help",
+    ".venv/bin/chs-net data fuse data/official/volumes data/official/slices --workers 2":
+        ".venv/bin/chs-net data fuse --help",
     ".venv/bin/snakemake --profile workflow/slurm --config profile=paper slices=data/official/slices scope=all":
         SLURM.replace("profile=smoke scope=headline", "profile=paper slices=scans/slices scope=all"),
     ".venv/bin/snakemake --profile workflow/slurm --config profile=smoke scope=headline": SLURM,
-    ".venv/bin/python -m replication.training.campaign --profile paper --slices data/official/slices --minutes 55 --heavy 2 --light 2":
-        ".venv/bin/python -m replication.training.campaign --help",
-    ".venv/bin/python -m replication.analysis.leak --slices data/official/slices --results results/local":
-        ".venv/bin/python -m replication.analysis.leak --slices scans/slices --size 64 --results results/local",
-    ".venv/bin/python -m replication.analysis.contrast --slices data/official/slices --results results/local":
-        ".venv/bin/python -m replication.analysis.contrast --slices scans/slices --size 64 --results results/local",
+    ".venv/bin/chs-net campaign --profile paper --slices data/official/slices --minutes 55 --heavy 2 --light 2":
+        ".venv/bin/chs-net campaign --help",
+    ".venv/bin/chs-net measure leak --slices data/official/slices --results results/local":
+        ".venv/bin/chs-net measure leak --slices scans/slices --size 64 --results results/local",
+    ".venv/bin/chs-net measure contrast --slices data/official/slices --results results/local":
+        ".venv/bin/chs-net measure contrast --slices scans/slices --size 64 --results results/local",
     "sudo workflow/one_node_slurm.sh": SCRIPT,
     "sudo workflow/one_node_slurm.sh stop": SCRIPT,
 }  # fmt: skip
 RUN = (
     ".venv/bin/papermill --help-notebook notebooks/05_training.ipynb",
     ".venv/bin/papermill notebooks/06_table2.ipynb table2.ipynb",
-    ".venv/bin/python -m replication.training.grid list",
-    ".venv/bin/python -m replication.data phantom scans/volumes --size 64 --depth 8",
-    ".venv/bin/python -m replication.data fuse scans/volumes scans/slices --preparation minmax-clahe",
-    ".venv/bin/python -m replication.data check scans/slices",
+    ".venv/bin/chs-net list",
+    ".venv/bin/chs-net data phantom scans/volumes --size 64 --depth 8",
+    ".venv/bin/chs-net data fuse scans/volumes scans/slices --preparation minmax-clahe",
+    ".venv/bin/chs-net data check scans/slices",
     ".venv/bin/papermill notebooks/05_training.ipynb own.ipynb -p run table4-bu -p profile smoke "
     '-p slices "$PWD/scans/slices"',
     ".venv/bin/snakemake -n --profile workflow/local --cores 2",

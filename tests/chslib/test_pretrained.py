@@ -16,8 +16,8 @@ from chslib.network import CHSNet, RAIUNet
 from chslib.pretrained import DEFAULT, FOLDER, available, load_pretrained, read_weights
 from replication.data.phantom import make_volume
 from replication.training.grid import get_run
+from replication.training.networks import make_network
 from replication.training.profiles import get_profile
-from replication.training.run import make_network
 
 ROOT = Path(__file__).resolve().parents[2]
 CASCADES = [name for name in available() if get_run(name.split("/")[1]).first_stage]

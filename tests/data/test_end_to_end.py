@@ -24,10 +24,11 @@ from test_sources import (
     zipped,
 )
 
+from replication.cli import main
 from replication.data import phantom
-from replication.data.__main__ import main
+from replication.data.download import download
 from replication.data.fusion import fuse
-from replication.data.sources import SOURCES, download
+from replication.data.sources import SOURCES
 from replication.data.splits import leaks, make_split
 from replication.data.store import check_store, read_store
 from replication.training import run as train
@@ -102,7 +103,7 @@ def test_a_server_with_moods_ends_in_the_right_store_and_training_reads_it(serve
     fused = fuse(told["volumes"], store, size=SIDE, workers=2, progress=False)
     assert len(fused["volumes"]) == 29 and fused["slices_in"] == 29 * DEPTH
     assert fused["duplicates"] == TWINS  # all of them and nothing else
-    assert check_store(store) == [] and main(["check", str(store), "--quiet"]) == 0
+    assert check_store(store) == [] and main(["data", "check", str(store), "--quiet"]) == 0
     assert {v["orientation"]["anatomy"] for v in fused["volumes"].values()} <= {
         "upright", "upside down", "undecided",
     }  # fmt: skip

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from replication.cli import main
 from replication.data import duplicates, fusion, nifti, preparation
-from replication.data.__main__ import main
 from replication.data.fusion import COLUMNS, fuse
 from replication.data.phantom import write_phantoms
 
@@ -385,17 +385,17 @@ def test_wrong_arguments_are_named(tiny, tmp_path, arguments, words):
 
 def test_command_line(tmp_path, capsys):
     volumes, store = str(tmp_path / "volumes"), str(tmp_path / "store")
-    assert main(["phantom", volumes, "--depth", "4", "--volumes", "2", "--size", "64"]) == 0
+    assert main(["data", "phantom", volumes, "--depth", "4", "--volumes", "2", "--size", "64"]) == 0
     assert capsys.readouterr().out == f"{volumes}: 2 volumes of 4 slices, seed 0\n"
-    assert main(["fuse", volumes, store, "--size", "32", "--quiet"]) == 0
+    assert main(["data", "fuse", volumes, store, "--size", "32", "--quiet"]) == 0
     out = capsys.readouterr().out
     assert out == f"{store}: 4 of 8 slices from 2 volumes, 32x32, window\n"
     assert {r["source"] for r in rows_of(tmp_path / "store")} == {"coronacases", "radiopaedia"}
 
-    assert main(["fuse", str(tmp_path / "nowhere"), store + "2"]) == 1
+    assert main(["data", "fuse", str(tmp_path / "nowhere"), store + "2"]) == 1
     told = capsys.readouterr()
     assert told.out == "" and told.err.startswith("error: ") and told.err.count("\n") == 1
-    assert main(["phantom", volumes, "--volumes", "99"]) == 1
+    assert main(["data", "phantom", volumes, "--volumes", "99"]) == 1
     assert "99 volumes asked for; expected 1 to" in capsys.readouterr().err
 
 

@@ -24,8 +24,9 @@ import numpy as np
 import pytest
 
 from replication.data import archives, on_disk, transfer
+from replication.data.download import download
 from replication.data.fusion import find_volumes
-from replication.data.sources import SOURCES, Source, describe_sources, download
+from replication.data.sources import SOURCES, Source, describe_sources
 
 DEPTH = 3
 ZENODO = {a.name: a.part for a in SOURCES["zenodo"].archives if a.part}

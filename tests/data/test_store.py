@@ -13,18 +13,9 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from replication.data.store import (
-    COLUMNS,
-    REPEATS,
-    SliceBatches,
-    SliceDataset,
-    SliceStore,
-    check_store,
-    read_store,
-    read_table,
-    with_neighbours,
-)
-from replication.training.run import EpochShuffle
+from replication.data.batches import SliceBatches, SliceDataset, with_neighbours
+from replication.data.store import COLUMNS, REPEATS, SliceStore, check_store, read_store, read_table
+from replication.training.fit import EpochShuffle
 
 FIRST, SECOND = "coronacases_0_0", "coronacases_0_1"
 
@@ -198,7 +189,7 @@ BROKEN = {
     "no table": (
         lambda s: (s / "slices.csv").unlink(),
         FileNotFoundError,
-        r"slices\.csv is missing.*python -m chslib\.data fuse",
+        r"slices\.csv is missing.*chs-net data fuse",
     ),
     "empty table": (
         lambda s: (s / "slices.csv").write_bytes(b""),

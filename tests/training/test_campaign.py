@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from replication.cli import main
 from replication.evidence.records import read_record
 from replication.provenance import environment
-from replication.training import campaign
+from replication.training import campaign, networks
 from replication.training import run as train
-from replication.training.campaign import HEAVY, Lanes, main, with_first_stages, work
-from replication.training.grid import RUNS
+from replication.training.campaign import HEAVY, Lanes, work
+from replication.training.grid import RUNS, with_first_stages
 from replication.training.profiles import PROFILES, Profile
 
 TINY = Profile(
@@ -89,7 +90,7 @@ def test_every_run_is_trained_as_alone_and_not_again(tmp_path, tiny_store, capsy
 def test_what_fails_is_told_of_and_ends_neither_the_others_nor_waits_for_ever(
     tmp_path, tiny_store, monkeypatch, capsys
 ):
-    real = train.make_network
+    real = networks.make_network
 
     def broken(run, profile):
         if run.name == FIRST:
@@ -133,13 +134,13 @@ def test_an_interrupted_campaign_leaves_no_process_behind_and_goes_on(tmp_path, 
     driver = tmp_path / "driver.py"
     driver.write_text(
         "import signal, sys, time\n"
-        "from replication.training import campaign\nfrom replication.training import run as train\n"
+        "from replication.cli import main\nfrom replication.training import fit\n"
         "from replication.training.profiles import PROFILES, Profile\n"
         # A shell that runs the tests in the background hands on that interrupts are ignored.
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         f"PROFILES['tiny'] = Profile(**{vars(TINY)!r})\n"
-        "train.History.on_train_epoch_start = lambda *_: time.sleep(60)\n"
-        f"sys.exit(campaign.main(['--profile', 'tiny', '--slices', {str(tiny_store)!r}, '--names', 'table2-lungs',"
+        "fit.History.on_train_epoch_start = lambda *_: time.sleep(60)\n"
+        f"sys.exit(main(['campaign', '--profile', 'tiny', '--slices', {str(tiny_store)!r}, '--names', 'table2-lungs',"
         f" '--results', {str(tmp_path / 'results')!r}, '--runs', {str(tmp_path / 'runs')!r}]))\n"
     )
     running = subprocess.Popen(
@@ -172,7 +173,7 @@ def test_a_copy_without_git_says_which_commit_it_is(monkeypatch):
 )
 def test_the_command_refuses_in_one_line(arguments, told, tmp_path, capsys):
     given = ["--profile", "tiny", "--slices", str(tmp_path / "nowhere"), "--results", str(tmp_path / "r")]
-    assert main([*given, "--runs", str(tmp_path / "runs"), *arguments]) == 1
+    assert main(["campaign", *given, "--runs", str(tmp_path / "runs"), *arguments]) == 1
     error = capsys.readouterr().err
     assert error.startswith("error: ") and told in error and error.count("\n") == 1
     assert not (tmp_path / "runs").exists()
@@ -184,7 +185,21 @@ def test_the_command_passes_its_options_on(monkeypatch, tmp_path):
         campaign, "work", lambda names, **how: seen.update(names=names, **how) or {"a": "failed"}
     )
     assert (
-        main(["--slices", "s", "--names", FIRST, "--minutes", "3", "--heavy", "2", "--not-repeatable"]) == 1
+        main(
+            [
+                "campaign",
+                "--slices",
+                "s",
+                "--names",
+                FIRST,
+                "--minutes",
+                "3",
+                "--heavy",
+                "2",
+                "--not-repeatable",
+            ]
+        )
+        == 1
     )
     assert seen["names"] == [FIRST] and (seen["minutes"], seen["heavy"], seen["light"]) == (3, 2, 0)
     assert seen["repeatable"] is False and seen["profile"] == "paper" and seen["results"] == "results/local"

@@ -8,6 +8,7 @@ from dataclasses import asdict
 import pytest
 
 from chslib.network import ARMS, CASCADES
+from replication.cli import main
 from replication.data.splits import FOLDS, PROTOCOLS
 from replication.evidence.ledger import paper_numbers
 from replication.peers import PEERS
@@ -18,15 +19,13 @@ from replication.training.grid import (
     SETTINGS,
     TARGETS,
     campaign,
-    failure_file,
     get_run,
-    main,
     run_name,
-    run_state,
     table_networks,
 )
 from replication.training.profiles import PROFILES, check_inputs, get_profile
 from replication.training.recipe import RECIPES
+from replication.training.state import failure_file, run_state
 
 TABLES = {  # rows of each table, and whether its network is a cascade
     "Table 2": (1, True), "Table 3": (6, False), "Table 4": (4, False), "Table 5": (4, True),
@@ -141,14 +140,16 @@ def test_unknown_names_are_told_with_the_known_ones():
 def test_the_smoke_profile_needs_no_store_and_a_good_store_passes(tiny_store, capsys):
     check_inputs(profile="smoke", slices="")
     check_inputs(profile="cpu", slices=str(tiny_store))
-    assert main(["check", "--profile", "cpu", "--slices", str(tiny_store)]) == 0
+    assert main(["data", "check", str(tiny_store), "--profile", "cpu"]) == 0
     assert capsys.readouterr() == ("", "")
 
 
 def test_the_first_problem_is_named_and_the_rest_are_counted(store):
     for name in ("coronacases_0_0", "coronacases_0_1", "radiopaedia_3_2"):
         (store / "lung" / f"{name}.png").unlink()
-    with pytest.raises(ValueError, match=r"coronacases_0_0\.png is missing.*\(and 2 more: python -m chslib"):
+    with pytest.raises(
+        ValueError, match=r"coronacases_0_0\.png is missing.*\(and 2 more: chs-net data check"
+    ):
         check_inputs(profile="smoke", slices=str(store))
     (store / "slices.csv").unlink()
     with pytest.raises(ValueError, match=r"slices\.csv is missing[^()]*$"):
@@ -159,16 +160,19 @@ def test_the_first_problem_is_named_and_the_rest_are_counted(store):
     "arguments, message",
     [
         (
-            ["check", "--profile", "big"],
+            ["data", "check", "--profile", "big"],
             "error: Unknown profile 'big'; expected one of smoke, cpu, paper, cpu-long, cpu-30, cpu-256.",
         ),
         (
             ["list", "--profile", "big"],
             "error: Unknown profile 'big'; expected one of smoke, cpu, paper, cpu-long, cpu-30, cpu-256.",
         ),
-        (["check", "--profile", "paper"], "error: Profile 'paper' needs a slice store: make reproduce"),
-        (["check", "--profile", "cpu", "--slices", "nowhere"], "error: nowhere: no such folder"),
-        (["check", "--profile", "smoke", "--slices", "nowhere"], "error: nowhere: no such folder"),
+        (
+            ["data", "check", "--profile", "paper"],
+            "error: Profile 'paper' needs a slice store: make reproduce",
+        ),
+        (["data", "check", "nowhere", "--profile", "cpu"], "error: nowhere: no such folder"),
+        (["data", "check", "nowhere", "--profile", "smoke"], "error: nowhere: no such folder"),
     ],
 )
 def test_the_command_refuses_in_one_line(arguments, message, capsys, monkeypatch, tmp_path):
@@ -180,16 +184,7 @@ def test_the_command_refuses_in_one_line(arguments, message, capsys, monkeypatch
 
 def test_the_command_ends_with_1_and_no_traceback(tmp_path):
     result = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "replication.training.grid",
-            "check",
-            "--profile",
-            "cpu",
-            "--slices",
-            tmp_path,
-        ],
+        [sys.executable, "-m", "replication", "data", "check", tmp_path, "--profile", "cpu"],
         capture_output=True,
         text=True,
     )

@@ -4,8 +4,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import re
-import runpy
 import shutil
 import signal
 import subprocess
@@ -19,14 +17,18 @@ import torch
 
 from chslib.metrics import SCORES, confusion, evaluate
 from chslib.network import RAIUNet, contour_map, count_parameters
+from replication.cli import main
+from replication.data.batches import with_neighbours
 from replication.data.splits import make_split
-from replication.data.store import read_store, with_neighbours
+from replication.data.store import read_store
 from replication.evidence.records import read_record
 from replication.provenance import digest
+from replication.training import fit, networks, predictions
 from replication.training import run as train
-from replication.training.grid import RUNS, State, get_run, run_state
+from replication.training.grid import RUNS, get_run
 from replication.training.profiles import PROFILES, Profile
 from replication.training.recipe import RECIPES, AveragedWeights, cosine
+from replication.training.state import State, run_state
 
 FIRST, SECOND, BEYOND = "table2-lungs", "table2-infection", "beyond-unet"
 TINY = Profile(
@@ -41,6 +43,8 @@ TINY = Profile(
 # Trains a run, and kills itself without warning in the second step of the second epoch.
 DRIVER = """
 import os, signal, sys
+from replication.cli import main
+from replication.training import fit, networks, predictions
 from replication.training import run as train
 from replication.training.profiles import PROFILES, Profile
 
@@ -98,7 +102,7 @@ def forbid_training(monkeypatch) -> None:
     def refuse(*_, **__):
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(train, "_fit", refuse)
+    monkeypatch.setattr(fit.Fitting, "fit", refuse)
 
 
 def datasets_of(monkeypatch, name: str, folder: Path, slices: Path) -> dict:
@@ -107,10 +111,10 @@ def datasets_of(monkeypatch, name: str, folder: Path, slices: Path) -> dict:
     class Stop(Exception):
         pass
 
-    def stop(_, __, ___, datasets, *____, **_____):
+    def stop(_, datasets):
         raise Stop(datasets)
 
-    monkeypatch.setattr(train, "_fit", stop)
+    monkeypatch.setattr(fit.Fitting, "fit", stop)
     with pytest.raises(Stop) as caught:
         run(name, folder, slices)
     return caught.value.args[0]
@@ -158,9 +162,9 @@ def test_the_scores_are_those_of_the_saved_masks_on_the_test_slices(name, traine
 
 
 def test_the_saved_weights_make_the_saved_masks(trained, tiny_store):
-    network = train.make_network(get_run(FIRST), TINY)
+    network = networks.make_network(get_run(FIRST), TINY)
     path = trained.folder / "runs" / "tiny" / FIRST / "weights.pt"
-    assert train.load_weights(network, path) == trained.records[FIRST]["weights_sha256"]
+    assert networks.load_weights(network, path) == trained.records[FIRST]["weights_sha256"]
     store = read_store(tiny_store, size=32, progress=False)
     masks = train.predict_masks(network, store.ct[:, None], batch_size=4)
     assert np.array_equal(masks, train.load_masks(path.with_name("masks.npz"))[0])
@@ -239,9 +243,9 @@ def test_a_killed_run_started_again_ends_with_the_weights_of_an_unbroken_one(
 
 
 def test_a_run_stopped_early_and_killed_before_its_record_ends_the_same(tiny_store, tmp_path, monkeypatch):
-    loss = train.segmentation_loss
+    loss = fit.segmentation_loss
     flat = lambda *batch: loss(*batch) if torch.is_grad_enabled() else torch.tensor(1.0)  # noqa: E731
-    monkeypatch.setattr(train, "segmentation_loss", flat)  # validation never improves
+    monkeypatch.setattr(fit, "segmentation_loss", flat)  # validation never improves
     monkeypatch.setitem(PROFILES, "tiny", dataclasses.replace(TINY, patience=1))
     unbroken = run(FIRST, tmp_path, tiny_store)
     assert unbroken["fit"]["stopped_early"] and unbroken["fit"]["best_epoch"] == 1
@@ -258,7 +262,7 @@ def test_a_run_stopped_early_and_killed_before_its_record_ends_the_same(tiny_sto
 
 
 def test_the_order_of_slices_is_fixed_by_seed_and_epoch():
-    sampler, again = train.EpochShuffle(20, seed=1), train.EpochShuffle(20, seed=1)
+    sampler, again = fit.EpochShuffle(20, seed=1), fit.EpochShuffle(20, seed=1)
     orders = []
     for epoch in range(3):
         sampler.set_epoch(epoch)
@@ -267,7 +271,7 @@ def test_the_order_of_slices_is_fixed_by_seed_and_epoch():
     assert list(again) == orders[2] and len(again) == 20
     assert all(sorted(order) == list(range(20)) for order in orders)
     assert len({tuple(order) for order in orders}) == 3
-    assert list(train.EpochShuffle(20, seed=2)) != orders[0]
+    assert list(fit.EpochShuffle(20, seed=2)) != orders[0]
 
 
 # ---- beyond the paper's recipe -----------------------------------------------------------------
@@ -296,10 +300,11 @@ def test_a_network_of_neighbouring_slices_is_trained_by_the_paper_s_recipe(monke
         image, torch.from_numpy(channels[rows[0]]).float() / 255
     )
     assert not np.array_equal(channels[:, 1], channels[:, 0])
-    network = train.make_network(get_run(name), TINY)
+    network = networks.make_network(get_run(name), TINY)
     assert network.in_channels == 3
     context, plain = (
-        train.run_config(get_run(n), TINY, train.make_network(get_run(n), TINY)) for n in (name, "table4-bu")
+        networks.run_config(get_run(n), TINY, networks.make_network(get_run(n), TINY))
+        for n in (name, "table4-bu")
     )
     differ = {k for k in {*context, *plain} if context.get(k) != plain.get(k)}
     assert differ == {"name", "recipe", "context", "passes", "parameters"}
@@ -370,7 +375,7 @@ def test_the_second_stage_sees_nothing_outside_the_predicted_lungs(copy, tiny_st
     lungs = np.zeros((18, 1, 32, 32), np.uint8)
     lungs[:, :, 4:20, 3:14] = 1  # neither the truth nor what the first stage learnt
     path = copy / "runs" / "tiny" / FIRST / "masks.npz"
-    train._save_masks(path, lungs, fingerprint=store.fingerprint, weights_sha256="other")
+    predictions.save_masks(path, lungs, fingerprint=store.fingerprint, weights_sha256="other")
     (copy / "results" / "tiny" / f"{SECOND}.json").unlink()
     datasets = datasets_of(monkeypatch, SECOND, copy, tiny_store)
     for dataset in datasets.values():
@@ -395,7 +400,7 @@ def test_the_record_of_a_second_stage_names_the_weights_that_fed_it(trained):
 def test_stored_contour_maps_are_those_of_the_cascade(cascade, tiny_store):
     store = read_store(tiny_store, size=32, progress=False)
     lungs = store.lung[:, None]
-    ours = train.second_stage_inputs(store, lungs, cascade=cascade)
+    ours = predictions.second_stage_inputs(store, lungs, cascade=cascade)
     literal = contour_map(
         torch.from_numpy(store.ct[:, None]) / 255, torch.from_numpy(lungs).float(), cascade=cascade
     )
@@ -404,8 +409,8 @@ def test_stored_contour_maps_are_those_of_the_cascade(cascade, tiny_store):
 
 def test_a_concatenated_second_stage_has_two_input_channels():
     concat = dataclasses.replace(get_run(SECOND), cascade="concat")
-    assert train.make_network(concat, TINY).in_channels == 2
-    assert train.make_network(get_run(SECOND), TINY).in_channels == 1
+    assert networks.make_network(concat, TINY).in_channels == 2
+    assert networks.make_network(get_run(SECOND), TINY).in_channels == 1
 
 
 def test_a_second_stage_without_its_first_is_refused(tmp_path, tiny_store):
@@ -462,15 +467,15 @@ def test_weights_of_another_network_are_refused_by_the_first_key_that_differs(tm
     network = RAIUNet(widths=(4, 6))
     torch.save(RAIUNet(widths=(4, 7)).state_dict(), path)
     with pytest.raises(ValueError, match=r"another shape: .* is .*7.* there and .*6.*widths \(4, 6\)"):
-        train.load_weights(network, path)
+        networks.load_weights(network, path)
     torch.save({**network.state_dict(), "more": torch.zeros(2)}, path)
     with pytest.raises(ValueError, match=r"more is \(2,\) there and absent here"):
-        train.load_weights(network, path)
+        networks.load_weights(network, path)
     state = network.state_dict()
     state.pop("head.bias")
     torch.save(state, path)
     with pytest.raises(ValueError, match=r"head.bias is absent there and \(1,\) here"):
-        train.load_weights(network, path)
+        networks.load_weights(network, path)
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", None])
@@ -481,24 +486,24 @@ def test_a_file_that_holds_no_weights_is_refused(content, tmp_path):
     else:
         path.write_bytes(content)
     with pytest.raises(ValueError, match="weights.pt is not a file of weights"):
-        train.load_weights(RAIUNet(widths=(4, 6)), path)
+        networks.load_weights(RAIUNet(widths=(4, 6)), path)
     path.unlink()
     with pytest.raises(FileNotFoundError, match="weights.pt is missing; train its run first"):
-        train.load_weights(RAIUNet(widths=(4, 6)), path)
+        networks.load_weights(RAIUNet(widths=(4, 6)), path)
 
 
 def test_loaded_weights_are_the_saved_ones(tmp_path):
     a, b = RAIUNet(widths=(4, 6)), RAIUNet(widths=(4, 6))
     torch.save(a.state_dict(), tmp_path / "weights.pt")
-    sha = train.load_weights(b, tmp_path / "weights.pt")
+    sha = networks.load_weights(b, tmp_path / "weights.pt")
     assert sha == hashlib.sha256((tmp_path / "weights.pt").read_bytes()).hexdigest()
     assert all(torch.equal(v, b.state_dict()[k]) for k, v in a.state_dict().items())
 
 
 @pytest.mark.parametrize("value", ["nan", "inf"])
 def test_a_loss_that_is_not_finite_stops_the_run_without_a_record(value, tiny_store, tmp_path, monkeypatch):
-    loss = train.segmentation_loss
-    monkeypatch.setattr(train, "segmentation_loss", lambda *batch: loss(*batch) * float(value))
+    loss = fit.segmentation_loss
+    monkeypatch.setattr(fit, "segmentation_loss", lambda *batch: loss(*batch) * float(value))
     with pytest.raises(ValueError, match=f"epoch 1, step 1: {value}.*broken slice"):
         run(FIRST, tmp_path, tiny_store)
     assert not (tmp_path / "results").exists()
@@ -515,7 +520,7 @@ def test_prediction_leaves_the_network_in_the_mode_it_was_in():
 
 def test_saved_masks_come_back_bit_for_bit(tmp_path):
     masks = np.random.default_rng(0).integers(0, 2, (3, 1, 5, 7), np.uint8)
-    train._save_masks(tmp_path / "masks.npz", masks, fingerprint="f", weights_sha256="w")
+    predictions.save_masks(tmp_path / "masks.npz", masks, fingerprint="f", weights_sha256="w")
     loaded, hashes = train.load_masks(tmp_path / "masks.npz")
     assert np.array_equal(loaded, masks) and hashes == {"fingerprint": "f", "weights_sha256": "w"}
     assert [p.name for p in tmp_path.iterdir()] == ["masks.npz"]
@@ -531,7 +536,7 @@ def test_saved_masks_come_back_bit_for_bit(tmp_path):
 )
 def test_the_command_refuses_in_one_line(arguments, message, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    assert train.main(arguments) == 1
+    assert main(["train", *arguments]) == 1
     out, err = capsys.readouterr()
     assert out == "" and err.startswith(message) and err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
@@ -539,7 +544,7 @@ def test_the_command_refuses_in_one_line(arguments, message, capsys, monkeypatch
 
 def test_the_command_prints_the_summary_of_a_run_and_where_its_figures_are(copy, trained, tiny_store, capsys):
     folders = ["--results", str(copy / "results"), "--runs", str(copy / "runs")]
-    assert train.main([FIRST, "--profile", "tiny", "--slices", str(tiny_store), *folders]) == 0
+    assert main(["train", FIRST, "--profile", "tiny", "--slices", str(tiny_store), *folders]) == 0
     out = capsys.readouterr().out
     summary = train.summary(trained.records[FIRST]) + "\n"
     assert out.startswith(summary)
@@ -547,21 +552,10 @@ def test_the_command_prints_the_summary_of_a_run_and_where_its_figures_are(copy,
     assert figures and all(path.is_file() and copy in path.parents for path in figures)
 
 
-@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
-def test_the_module_run_as_a_command_ends_with_1(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["train", "table9", "--slices", "nowhere"])
-    with pytest.raises(SystemExit) as ended:
-        runpy.run_module("replication.training.run", run_name="__main__")
-    assert ended.value.code == 1
-    assert re.fullmatch(
-        r"error: Unknown run 'table9'; expected one of table2-infection.*\n", capsys.readouterr().err
-    )
-
-
 def test_a_checkpoint_is_written_behind_each_epoch(tiny_store, tmp_path, monkeypatch):
-    loss = train.segmentation_loss
+    loss = fit.segmentation_loss
     monkeypatch.setattr(
-        train,
+        fit,
         "segmentation_loss",
         lambda *batch: loss(*batch) if torch.is_grad_enabled() else torch.tensor(1.0),  # never a new best
     )
@@ -571,13 +565,13 @@ def test_a_checkpoint_is_written_behind_each_epoch(tiny_store, tmp_path, monkeyp
 
 
 def test_a_loss_that_is_not_finite_anywhere_in_an_epoch_leaves_no_record(tiny_store, tmp_path, monkeypatch):
-    loss, calls = train.segmentation_loss, []
+    loss, calls = fit.segmentation_loss, []
 
     def broken(logits, mask):
         calls.append(1)
         return loss(logits, mask) * (float("nan") if len(calls) == 2 else 1)
 
-    monkeypatch.setattr(train, "segmentation_loss", broken)
+    monkeypatch.setattr(fit, "segmentation_loss", broken)
     with pytest.raises(ValueError, match="not finite"):
         run(FIRST, tmp_path, tiny_store)
     assert not (tmp_path / "results").exists()
@@ -604,7 +598,7 @@ def test_a_second_stage_says_how_much_infection_the_first_left_it(trained, tiny_
 
 def test_a_run_that_fails_says_so_until_it_succeeds(tiny_store, tmp_path, monkeypatch):
     where = {"results": tmp_path / "results", "runs": tmp_path / "runs"}
-    monkeypatch.setattr(train, "_fit", lambda *a, **k: (_ for _ in ()).throw(ValueError("no luck")))
+    monkeypatch.setattr(fit.Fitting, "fit", lambda *_: (_ for _ in ()).throw(ValueError("no luck")))
     with pytest.raises(ValueError, match="no luck"):
         train.train_run(FIRST, profile="tiny", slices=tiny_store, progress=False, **where)
     assert run_state(FIRST, profile="tiny", **where) == State("failed", "ValueError: no luck")
@@ -619,25 +613,23 @@ def test_a_run_that_fails_says_so_until_it_succeeds(tiny_store, tmp_path, monkey
 @pytest.mark.parametrize("arm", ["unetpp", "attention-unet", "infnet", "miniseg"])
 def test_a_peer_is_narrow_in_a_narrow_profile_and_trains_by_its_own_loss(arm):
     run = next(r for r in RUNS.values() if r.arm == arm)
-    narrow = train.make_network(run, dataclasses.replace(TINY, widths=(4, 6, 9)))
+    narrow = networks.make_network(run, dataclasses.replace(TINY, widths=(4, 6, 9)))
     assert count_parameters(narrow) < 0.3 * count_parameters(
-        train.make_network(run, dataclasses.replace(TINY, widths=None))
+        networks.make_network(run, dataclasses.replace(TINY, widths=None))
     )
     torch.manual_seed(0)
     image, mask = torch.rand(2, 1, 64, 64), (torch.rand(2, 1, 64, 64) > 0.7).float()
-    loss = train.training_loss(narrow, image, mask)
+    loss = fit.training_loss(narrow, image, mask)
     assert torch.isfinite(loss) and loss.requires_grad
     own = hasattr(narrow, "training_loss")
     assert own == (arm in ("infnet", "miniseg"))
-    config = train.run_config(run, TINY, narrow)
+    config = networks.run_config(run, TINY, narrow)
     assert (config["loss"] == f"its own ({arm})") == own and config["arm"] == arm
 
 
 def test_the_true_lungs_can_feed_the_second_stage(tiny_store, tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr(
-        train, "_fit", lambda run, profile, task, datasets, *a, **k: seen.append(datasets) or 1 / 0
-    )
+    monkeypatch.setattr(fit.Fitting, "fit", lambda _, datasets: seen.append(datasets) or 1 / 0)
     with pytest.raises(ZeroDivisionError):
         train.train_run("alt-truth-infection", profile="tiny", slices=tiny_store, results=tmp_path,
                         runs=tmp_path, progress=False)  # fmt: skip

@@ -1,15 +1,16 @@
-"""`python -m replication.data {download,phantom,fuse,check}`: the data steps from a shell or a workflow."""
+"""`chs-net data`: from the published archives, or one's own volumes, to a store of slices."""
 
 import argparse
 import sys
-from collections.abc import Sequence
+from typing import Any
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The command line; kept apart so that a page can print its help."""
-    parser = argparse.ArgumentParser(prog="python -m replication.data", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-
+def add_to(groups: Any) -> None:
+    """Add `data` and its commands."""
+    data = groups.add_parser(
+        "data", help="get the sources, draw phantoms, fuse volumes into slices, check a store"
+    )
+    commands = data.add_subparsers(dest="step", required=True, metavar="STEP")
     download = commands.add_parser(
         "download", help="get the paper's two sources, or link what lies on this disk"
     )
@@ -27,6 +28,7 @@ def build_parser() -> argparse.ArgumentParser:
     download.add_argument("--offline", action="store_true", help="fetch nothing; say what is missing")
     download.add_argument("--tries", type=int, default=4, help="a file (%(default)s)")
     download.add_argument("--quiet", action="store_true", help="no progress bar")
+    download.set_defaults(run_command=_download)
 
     phantom = commands.add_parser("phantom", help="draw synthetic CT volumes")
     phantom.add_argument("out", metavar="OUT", help="folder to write ct, lung and infection into")
@@ -36,6 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--volumes", type=int, metavar="N", help="only N of the 13 volumes, from all sources"
     )
     phantom.add_argument("--size", type=int, help="rows and columns (default: as the source)")
+    phantom.set_defaults(run_command=_phantom)
 
     fuse = commands.add_parser("fuse", help="turn volumes into a store of slices")
     fuse.add_argument("volumes", metavar="VOLUMES", help="folder with ct, lung and infection")
@@ -47,30 +50,18 @@ def build_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     fuse.add_argument("--workers", type=int, default=1, help="processes (default: %(default)s)")
     fuse.add_argument("--quiet", action="store_true", help="no progress bar")
+    fuse.set_defaults(run_command=_fuse)
 
     check = commands.add_parser("check", help="look for problems in a store")
-    check.add_argument("store", metavar="STORE")
+    check.add_argument("store", metavar="STORE", nargs="?", default="")
+    check.add_argument("--profile", help="stop at the first problem for a run of this profile")
     check.add_argument("--quiet", action="store_true", help="no progress bar")
-    return parser
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; 0 if all is well, 1 with a line on stderr if not."""
-    args = build_parser().parse_args(arguments)
-    try:
-        return {"download": _download, "phantom": _phantom, "fuse": _fuse, "check": _check}[args.command](
-            args
-        )
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on where it stopped", file=sys.stderr)
-        return 130
+    check.set_defaults(run_command=_check)
 
 
 def _download(args: argparse.Namespace) -> int:
-    from replication.data.sources import SOURCES, download
+    from replication.data.download import download
+    from replication.data.sources import SOURCES
 
     told = download(
         args.folder, datasets=(args.only,) if args.only else tuple(SOURCES), offline=args.offline,
@@ -78,7 +69,7 @@ def _download(args: argparse.Namespace) -> int:
     )  # fmt: skip
     for key, counts in told["datasets"].items():
         print(f"{key}: {counts['volumes']} volumes, {counts['slices']} slices. {SOURCES[key].licence}.")
-    print(f"{told['volumes']}: ready; next: python -m replication.data fuse {told['volumes']} STORE")
+    print(f"{told['volumes']}: ready; next: chs-net data fuse {told['volumes']} STORE")
     return 0
 
 
@@ -108,6 +99,11 @@ def _fuse(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> int:
+    if args.profile is not None or not args.store:
+        from replication.training.profiles import check_inputs
+
+        check_inputs(profile=args.profile or "", slices=args.store)
+        return 0
     from replication.data.store import check_store
 
     problems = check_store(args.store, progress=not args.quiet)
@@ -115,7 +111,3 @@ def _check(args: argparse.Namespace) -> int:
         print(problem, file=sys.stderr)
     print(f"{args.store}: {len(problems) or 'no'} problem{'s' * (len(problems) != 1)}")
     return 1 if problems else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,71 @@
+"""`chs-net measure`: records of what is measured without a training."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def add_to(groups: Any) -> None:
+    """Add `measure` and its commands."""
+    measure = groups.add_parser(
+        "measure", help="the leak of a random split, each patient's contrast, thresholds of a run"
+    )
+    commands = measure.add_subparsers(dest="step", required=True, metavar="WHAT")
+    leak = commands.add_parser("leak", help="score the masks of the nearest training slices")
+    contrast = commands.add_parser("contrast", help="measure how each patient's infection stands out")
+    for command, size in ((leak, 128), (contrast, 256)):
+        command.add_argument("--slices", required=True, help="folder of a slice store")
+        command.add_argument(
+            "--size", type=int, default=size, help="side of the slices, pixels (%(default)s)"
+        )
+        command.add_argument("--results", default="results", help="folder of the record (%(default)s)")
+    thresholds = commands.add_parser("thresholds", help="score a trained run at a ladder of thresholds")
+    thresholds.add_argument("run", help="a name of the grid; chs-net list shows them")
+    thresholds.add_argument("--profile", default="cpu")
+    thresholds.add_argument("--slices", required=True, help="folder of the slice store")
+    thresholds.add_argument("--results", default="results", help="folder of the records (%(default)s)")
+    thresholds.add_argument("--runs", default="runs", help="folder of the weights (%(default)s)")
+    leak.set_defaults(run_command=_leak)
+    contrast.set_defaults(run_command=_contrast)
+    thresholds.set_defaults(run_command=_thresholds)
+
+
+def _leak(options: argparse.Namespace) -> None:
+    from replication.analysis.leak import RECORD, leakage_record
+    from replication.data.store import TARGETS, read_store
+    from replication.files import write_json
+
+    record = leakage_record(read_store(options.slices, size=options.size))
+    write_json(Path(options.results) / RECORD, record)
+    for entry in record["entries"]:
+        name = f"seed {entry['seed']}" if entry["protocol"] == "slice" else f"fold {entry['fold']}"
+        shown = "  ".join(f"{t} DSC {entry[t]['pooled']['dsc']:.3f}" for t in TARGETS)
+        print(f"{entry['protocol']:8}{name:8}{shown}")
+
+
+def _contrast(options: argparse.Namespace) -> None:
+    from replication.analysis.contrast import RECORD, contrast_record, read_contrast
+    from replication.data.store import read_store
+    from replication.files import write_json
+
+    path = Path(options.results) / RECORD
+    write_json(path, contrast_record(read_store(options.slices, size=options.size)))
+    print(read_contrast(path).round(3).to_string())
+
+
+def _thresholds(options: argparse.Namespace) -> None:
+    from replication.analysis.thresholds import FOLDER, threshold_record, thresholds_of
+    from replication.files import write_json
+
+    record = threshold_record(
+        options.run, profile=options.profile, slices=options.slices, results=options.results,
+        runs=options.runs, progress=sys.stderr.isatty(),
+    )  # fmt: skip
+    path = Path(options.results) / FOLDER / options.profile / f"{record['run']}.json"
+    write_json(path, record)
+    line = thresholds_of([record]).iloc[0]
+    print(
+        f"{path}: at 0.5 DSC {line['usual']:.3f}, at {line['threshold']:g} (chosen on validation slices) "
+        f"{line['chosen']:.3f}, at most {line['highest']:.3f}"
+    )
