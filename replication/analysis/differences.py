@@ -3,7 +3,7 @@
 What no record measures says so; nothing here is typed by hand that a record could contradict.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,28 +12,24 @@ import pandas as pd
 
 from chslib.metrics import COUNTS, scores
 from replication.analysis.thresholds import read_thresholds, thresholds_of
-from replication.data.splits import FOLDS
-from replication.evidence.comparisons import at_full_size, reductions, scores_of
+from replication.evidence.audit import implied_shares
+from replication.evidence.comparisons import (
+    BEYOND,
+    at_full_size,
+    of_both,
+    pooled_dsc,
+    reductions,
+    with_larger,
+)
 from replication.evidence.estimates import Ours
 from replication.evidence.ledger import NOT_RUN, mean_and_std, paper_numbers
-from replication.evidence.records import Record, first_stage_warning
-from replication.evidence.verdicts import VERDICTS
-from replication.figures.patients import implied_shares, infection_rows, pooled_counts
-from replication.training.grid import ROWS, get_run, run_name
+from replication.evidence.records import first_stage_warning, pooled_counts
+from replication.training.grid import ROWS, run_name
 from replication.training.profiles import PROFILES
 
 SMALL = 0.2  # a share below which something is called absent
 NOT_MEASURED = "not measured"
 HEADLINE = "table2-infection"
-# Rows beyond the paper's recipe, and the table's row that trains the same network by it.
-BEYOND = {
-    row.key: next(
-        plain.key for plain in ROWS
-        if (plain.arm, plain.stages) == (row.arm, row.stages) and not (plain.recipe or plain.same_as)
-        and plain.table.startswith("Table")
-    )
-    for row in ROWS if row.recipe
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -56,29 +52,15 @@ def _paper(metric: str, *, row: str = "COVID-19") -> float:
     return float(numbers["value"].iloc[0])
 
 
-def _scores_of(records: Sequence[Record], score: str = "dsc") -> list[float]:
-    return [record["test"]["pooled"][score] for record in records]
-
-
 def _lookup(copied: dict[str, Any], protocol: str) -> float:
     return float(
         np.mean([e["infection"]["pooled"]["dsc"] for e in copied["entries"] if e["protocol"] == protocol])
     )
 
 
-def _of_both(ours: Ours, run: str, plain: str, *, protocol: str) -> tuple[list[Record], list[Record]] | None:
-    """Records of two runs under the seeds or folds that both have, in the same order; None if there are none."""
-    profile = ours.best(run, protocol=protocol)[0]
-    if not profile:
-        return None
-    mine, base = (ours.group(name, protocol=protocol, profile=profile) for name in (run, plain))
-    common = [suffix for suffix in mine if suffix in base]
-    return ([mine[s] for s in common], [base[s] for s in common]) if common else None
-
-
 def _leak(ours: Ours, copied: dict[str, Any]) -> Explanation:
     shown = [
-        f"{name} {mean_and_std(_scores_of(records), digits=2) if records else NOT_RUN}"
+        f"{name} {mean_and_std(pooled_dsc(records), digits=2) if records else NOT_RUN}"
         for name, protocol in (("on random slices", "slice"), ("on new patients", "patient"))
         if (records := ours.best(HEADLINE, protocol=protocol)[1]) or True
     ]
@@ -187,21 +169,15 @@ def _budget(ours: Ours, _: dict[str, Any]) -> Explanation:
     )
 
 
-def _with_larger(ours: Ours) -> dict[str, Ours]:
-    """The records as they are, and those of `cpu`'s runs on larger slices: by what their names get behind them."""
-    size = PROFILES["cpu-256"].size
-    return {"": ours, f" at {size}×{size}": Ours(ours.results, ("cpu-256",), data=ours.data)}
-
-
 def _beyond(ours: Ours, _: dict[str, Any]) -> Explanation:
     found = []
     for key, plain in BEYOND.items():
         for protocol, name in (("slice", "random slices"), ("patient", "new patients")):
-            for where, of in _with_larger(ours).items():
-                if both := _of_both(of, key, plain, protocol=protocol):
+            for where, of in with_larger(ours).items():
+                if both := of_both(of, key, plain, protocol=protocol):
                     mine, base = both
                     found.append(
-                        f"{key}{where} on {name}: {np.mean(_scores_of(base)):.2f} → {np.mean(_scores_of(mine)):.2f} "
+                        f"{key}{where} on {name}: {np.mean(pooled_dsc(base)):.2f} → {np.mean(pooled_dsc(mine)):.2f} "
                         f"({len(mine)} of the same split{'s' * (len(mine) > 1)})"
                     )
     return Explanation(
@@ -254,7 +230,7 @@ def _cascade(ours: Ours, _: dict[str, Any]) -> Explanation:
 
 
 def _seeds(ours: Ours, _: dict[str, Any]) -> Explanation:
-    values = _scores_of(ours.best(HEADLINE)[1])
+    values = pooled_dsc(ours.best(HEADLINE)[1])
     if len(values) < 2:
         return Explanation(
             "chance",
@@ -272,9 +248,9 @@ def _choices(ours: Ours, _: dict[str, Any]) -> Explanation:
     found, missing = [], 0
     for row in (r for r in ROWS if r.key.startswith("alt-")):
         run = run_name(row, "infection")
-        if both := _of_both(ours, run, HEADLINE, protocol="slice"):
+        if both := of_both(ours, run, HEADLINE, protocol="slice"):
             mine, base = both
-            difference = np.mean(_scores_of(mine)) - np.mean(_scores_of(base))
+            difference = np.mean(pooled_dsc(mine)) - np.mean(pooled_dsc(base))
             of = ours.accepted[ours.best(run)[0]]
             anew = any(first_stage_warning(record["run"], of) for record in mine)
             found.append(
@@ -334,103 +310,3 @@ def explanations(ours: Ours, copied: dict[str, Any]) -> pd.DataFrame:
         index=pd.Index([r.name for r in rows], name="difference"),
     )
     return table
-
-
-def in_words(lines: pd.DataFrame) -> dict[str, list[str]]:
-    """What was reproduced and what was not, from a ledger: rows of Tables 2-5 by their DSC, then claims.
-
-    Args:
-        lines: the ledger.
-
-    Returns:
-        By verdict, in the order of `verdicts.VERDICTS`: each row with the paper's value and ours, each
-        claim in the paper's words.
-    """
-    found: dict[str, list[str]] = {verdict: [] for verdict in VERDICTS}
-    tables = [f"Table {number}" for number in range(2, 6)]
-    for line in lines[(lines["metric"] == "DSC") & lines["table"].isin(tables)].to_dict("records"):
-        name = ", ".join(filter(None, (line["row"].split(" [")[0], line["segmentation"])))
-        ours = "" if line["verdict"] == NOT_RUN else f", here {line['ours']}"
-        found[line["verdict"]].append(f"{line['table']}, {name} ({line['paper']}{ours})")
-    for line in lines[lines["kind"] == "claim"].to_dict("records"):
-        found[line["verdict"]].append(f"“{line['paper']}”")
-    return {verdict: texts for verdict, texts in found.items() if texts}
-
-
-def _full_size_in_words(ours: Ours) -> list[str]:
-    """What the networks of Table 3 reach at the paper's size, and how far CHS-Net came there."""
-    lines = at_full_size(ours)
-    printed = scores_of(3, ours)["paper"].droplevel("segmentation")
-    runs = paper_numbers("Table 3").query("metric == 'DSC'").set_index("row")["run"]
-    named = {get_run(run).name: row for row, run in runs.items()}
-    whole = lines[lines["run"].isin(list(named)) & (lines["ended"] != "out of time")].set_index("run")[
-        "after"
-    ]
-    if whole.empty:
-        return []
-    theirs = printed[[named[run] for run in whole.index]]
-    text = (
-        f"At the paper’s 256×256, with up to {PROFILES['paper'].max_epochs['infection']} epochs, {len(whole)} of the "
-        f"{len(printed)} networks of Table 3 were trained: they score {whole.min():.2f} to {whole.max():.2f} on random "
-        f"slices, {theirs.min():.2f} to {theirs.max():.2f} in the paper."
-    )
-    for line in lines[(lines["run"] == HEADLINE) & (lines["ended"] == "out of time")].to_dict("records"):
-        text += (
-            f" The second stage of CHS-Net had {line['epochs']} epochs there before its time ran out, and "
-            f"{line['after']:.2f}; what it would have reached is not known."
-        )
-    return [text]
-
-
-def conclusions(ours: Ours, lines: pd.DataFrame) -> list[str]:
-    """The verdict on the headline, on the components, and on a new patient, a sentence or two each.
-
-    Args:
-        ours: the records; lines: the ledger made of them.
-    """
-    by_id, found = lines.set_index("id"), []
-    for name, what in (("t2-lungs-dsc", "The lungs"), ("t2-infection-dsc", "The infection, by the cascade")):
-        line = by_id.loc[name]
-        if line["verdict"] == NOT_RUN:
-            found.append(f"{what}: {NOT_RUN}.")
-            continue
-        new = (
-            ""
-            if not line["folds"]
-            else f" and {line['new patients']} on new patients ({line['folds']} of {FOLDS} folds)"
-        )
-        at = f", at {line['at']}" if line["at"] else ""
-        found.append(
-            f"{what}: DSC {line['paper']} in the paper, {line['ours']} here on random slices{new}. "
-            f"On the paper’s protocol: {line['verdict']}{at}."
-        )
-    rows = infection_rows(ours)
-    for table in ("Table 3", "Table 4", "Table 5"):
-        run = rows.loc[table].dropna(subset=["slice"])
-        if len(run) < 2:
-            found.append(f"{table}: fewer than two of its rows were run.")
-            continue
-        theirs, mine = (float(run[c].max() - run[c].min()) for c in ("paper", "slice"))
-        word = (
-            "does not show here"
-            if mine < SMALL * theirs
-            else "shows here in part"
-            if mine < theirs / 2
-            else "shows here, too"
-        )
-        found.append(
-            f"{table}: {len(run)} of its {len(rows.loc[table])} rows were run. From the lowest to the highest they lie "
-            f"{theirs:.2f} apart in the paper and {mine:.2f} here, trained alike: the large difference {word}."
-        )
-    found += _full_size_in_words(ours)
-    beyond = [
-        f"{np.mean(_scores_of(records)):.2f} by `{key}`{where} ({len(records)} of {FOLDS} folds)"
-        for key in BEYOND
-        for where, of in _with_larger(ours).items()
-        if (records := of.best(key, protocol="patient")[1])
-    ]
-    if beyond:
-        found.append(
-            f"A new patient, beyond the paper’s recipe, in no row of its tables: DSC {', '.join(beyond)}."
-        )
-    return found

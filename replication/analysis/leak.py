@@ -19,7 +19,7 @@ from chslib.metrics import COUNTS, confusion, evaluate, scores
 from replication.data.splits import FOLDS, Split, leaks, make_split, persons
 from replication.data.store import TARGETS, SliceStore
 from replication.evidence.ledger import NOT_RUN
-from replication.evidence.records import Record, patients_of
+from replication.evidence.records import Record, slices_of_patients
 from replication.provenance import digest, environment, read_written
 
 SEEDS = (0, 1, 2)
@@ -90,22 +90,6 @@ def interval(draws: np.ndarray) -> tuple[float, float]:
     tail = 50 * (1 - CONFIDENCE)
     low, high = np.percentile(draws, [tail, 100 - tail])
     return float(low), float(high)
-
-
-def slices_of_patients(record: Record) -> dict[str, np.ndarray]:
-    """Counts of each patient's test slices, (slices, 4) with columns as `COUNTS`.
-
-    Raises:
-        ValueError: slices whose names do not tell their patients.
-    """
-    owners = patients_of([row[0] for row in record["slices"]], record["data"]["split"]["test"]["patients"])
-    if owners is None:
-        raise ValueError(
-            f"{record['run']}: its slices' names do not begin with their patients' names; expected "
-            "such as coronacases_001_080 of coronacases_001."
-        )
-    counts = np.array([row[1:] for row in record["slices"]])
-    return {patient: counts[np.array(owners) == patient] for patient in sorted(set(owners))}
 
 
 def patient_scores(records: Sequence[Record], *, seed: int = 0) -> pd.DataFrame:

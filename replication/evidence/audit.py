@@ -187,6 +187,25 @@ def on_its_own_numbers(rule: str) -> list[tuple[float, bool]]:
     return found
 
 
+def implied_shares(*, precision: float, recall: float, specificity: float) -> np.ndarray:
+    """The confusion matrix that three scores imply: TP, FP, FN, TN as shares of all pixels.
+
+    Scores alone hold no counts, but with p the share of positive pixels,
+    precision = p recall / (p recall + (1 - p) (1 - specificity)) has one solution.
+
+    Raises:
+        ValueError: scores that leave p open.
+    """
+    if not (0 < precision < 1 and 0 < recall <= 1 and 0 <= specificity < 1):
+        raise ValueError(
+            f"precision {precision}, recall {recall}, specificity {specificity} leave the share of positive "
+            "pixels open; expected precision and specificity below 1 and none 0."
+        )
+    odds = precision * (1 - specificity) / (recall * (1 - precision))
+    p = odds / (1 + odds)
+    return np.array([p * recall, (1 - p) * (1 - specificity), p * (1 - recall), (1 - p) * specificity])
+
+
 def vgg16_parameters(blocks: int = 5) -> int:
     """Weights and biases in the first `blocks` (of 5) convolution blocks of VGG16."""
     return sum(9 * a * b + b for widths in VGG16[:blocks] for a, b in zip(widths, widths[1:]))

@@ -1,29 +1,29 @@
-"""Scores of Tables 2-5 as numbers: what each component adds, and the figures that show it."""
+"""Scores of Tables 2-5 as numbers: what each component adds, what size and more training are worth."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
-from replication.evidence.estimates import Ours, parameters
-from replication.evidence.ledger import NOT_RUN, paper_numbers
+from replication.evidence.estimates import Ours
+from replication.evidence.ledger import paper_numbers
+from replication.evidence.records import Record
 from replication.evidence.tables import our_records
-from replication.evidence.verdicts import printed
-from replication.figures.style import BLUE, GREEN, SKY, VERMILION
-from replication.training.grid import RUNS
+from replication.training.grid import ROWS, RUNS
 from replication.training.profiles import PROFILES, Profile
 
-# Columns of `scores_of`: how each is called and drawn.
-STYLES = {
-    "paper": ("paper", VERMILION, "D"),
-    "slice": ("ours, random slices", BLUE, "o"),
-    "patient": ("ours, new patients", SKY, "s"),
-}
 UNITS = {"slice": "seeds", "patient": "folds"}  # what a protocol is repeated over
-FULL = {"full": ("ours, random slices, at full size", GREEN, "^")}  # where most of ours are of another
+
+
+# Rows beyond the paper's recipe, and the table's row that trains the same network by it.
+BEYOND = {
+    row.key: next(
+        plain.key for plain in ROWS
+        if (plain.arm, plain.stages) == (row.arm, row.stages) and not (plain.recipe or plain.same_as)
+        and plain.table.startswith("Table")
+    )
+    for row in ROWS if row.recipe
+}  # fmt: skip
 
 
 def scores_of(
@@ -64,11 +64,6 @@ def scores_of(
                 protocol: values.mean(), f"{protocol}_std": values.std(), unit: len(values), f"{protocol}_each": each,
             }  # fmt: skip
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["row", "segmentation"])
-
-
-def styles_of(scores: pd.DataFrame) -> dict[str, tuple[str, str, str]]:
-    """Label, colour and marker of each column of `scores_of` that a figure shows."""
-    return STYLES | (FULL if scores.get("full", pd.Series(dtype=float)).notna().any() else {})
 
 
 def differences(more: pd.DataFrame, less: pd.DataFrame) -> pd.DataFrame:
@@ -173,74 +168,32 @@ def at_full_size(results: str | Path | Ours, *, beside: str = "cpu") -> pd.DataF
     return pd.DataFrame(rows, columns=columns)
 
 
-def _clean(axis: Axes, *, anything: bool) -> None:
-    axis.spines[["top", "right"]].set_visible(False)
-    if not anything:
-        axis.text(
-            0.98, 0.04, f"ours: {NOT_RUN}", transform=axis.transAxes, color="0.35", ha="right", fontsize=9
-        )
+def infection_rows(ours: Ours) -> pd.DataFrame:
+    """Infection DSC of every row of Tables 2-5, see `scores_of`; indexed by table and row."""
+    found = {}
+    for number in range(2, 6):
+        scored = scores_of(number, ours).reset_index()
+        chosen = scored[~scored["segmentation"].str.startswith("Lung")]
+        found[f"Table {number}"] = chosen.drop(columns="segmentation").set_index("row")
+    return pd.concat(found, names=["table"])
 
 
-def plot_arms(scores: pd.DataFrame, *, metric: str = "DSC") -> Figure:
-    """A score over the rows of Table 4 or 5, theirs and ours, one panel a segmentation.
-
-    Bars are standard deviations over seeds or folds. Copes with rows that were not run.
-    """
-    kinds = list(dict.fromkeys(scores.index.get_level_values("segmentation")))
-    figure, axes = plt.subplots(
-        1, len(kinds), figsize=(4.6 * len(kinds) + 1.2, 3.8), layout="constrained", sharey=True, squeeze=False
-    )
-    for axis, kind in zip(axes[0], kinds):
-        chosen = scores.xs(kind, level="segmentation")
-        rows = [row.split(" (")[0].replace("BU+RIB+HP+SSD", "all") for row in chosen.index]
-        for i, (column, (label, colour, marker)) in enumerate(styles_of(chosen).items()):
-            spread = chosen.get(f"{column}_std")
-            axis.errorbar(
-                np.arange(len(rows)) + 0.12 * (i - 1), chosen[column],
-                yerr=None if spread is None else spread.fillna(0),
-                fmt=marker, color=colour, label=label, capsize=3, ls="-" if column == "paper" else ":", lw=1,
-            )  # fmt: skip
-        axis.set(title=kind, ylim=(0, 1.02), ylabel=metric if axis is axes[0, 0] else None)
-        axis.set_xticks(range(len(rows)), rows)
-        axis.set_xlim(-0.4, len(rows) - 0.6)
-        _clean(axis, anything=chosen[["slice", "patient"]].notna().any(axis=None))
-    # Below the panels: no corner of them is free of points in every table.
-    figure.legend(
-        *axes[0, 0].get_legend_handles_labels(),
-        frameon=False,
-        fontsize=8,
-        loc="outside lower center",
-        ncols=2,
-    )
-    return figure
+def of_both(ours: Ours, run: str, plain: str, *, protocol: str) -> tuple[list[Record], list[Record]] | None:
+    """Records of two runs under the seeds or folds that both have, in the same order; None if there are none."""
+    profile = ours.best(run, protocol=protocol)[0]
+    if not profile:
+        return None
+    mine, base = (ours.group(name, protocol=protocol, profile=profile) for name in (run, plain))
+    common = [suffix for suffix in mine if suffix in base]
+    return ([mine[s] for s in common], [base[s] for s in common]) if common else None
 
 
-def plot_parameters(results: str | Path | Ours, *, profile: str | None = None) -> Figure:
-    """DSC of Table 3's networks against their parameters: as printed, and ours as counted and scored."""
-    ours = our_records(results, profile)
-    scores = scores_of(3, ours).droplevel("segmentation")
-    lines = paper_numbers("Table 3").query("metric == 'Param.'").set_index("row")
-    counts = {
-        "paper": lines["value"].map(lambda value: printed(value)[0]),
-        "slice": lines["run"].map(parameters),
-    }
-    counts["patient"] = counts["full"] = counts["slice"]
-    figure, axis = plt.subplots(figsize=(7.5, 3.8), layout="constrained")
-    shown = styles_of(scores)
-    for column, (label, colour, marker) in shown.items():
-        axis.plot(counts[column], scores[column], marker, color=colour, label=label)
-    beside = {"U-Net++": ((8, -9), "left"), "AU-Net": ((-7, 0), "right")}  # two points that nearly meet
-    for row in scores.index:
-        theirs, reached = (
-            (counts["paper"][row], scores.loc[row, "paper"]),
-            scores.loc[row, [column for column in shown if column != "paper"]],
-        )
-        for height in reached.dropna():  # which of ours belongs to which of theirs
-            axis.plot([theirs[0], counts["slice"][row]], [theirs[1], height], color="0.8", lw=0.8, zorder=0)
-        name = row.split(" [")[0].split("+RAIU")[0]
-        offset, side = beside.get(name, ((0, 6), "center"))
-        axis.annotate(name, theirs, xytext=offset, textcoords="offset points", fontsize=8, ha=side)
-    axis.set(xscale="log", xlabel="parameters", ylabel="DSC, infection", ylim=(0, 1.02))
-    axis.legend(frameon=False, fontsize=8, loc="lower left")
-    _clean(axis, anything=scores[["slice", "patient"]].notna().any(axis=None))
-    return figure
+def with_larger(ours: Ours) -> dict[str, Ours]:
+    """The records as they are, and those of `cpu`'s runs on larger slices: by what their names get behind them."""
+    size = PROFILES["cpu-256"].size
+    return {"": ours, f" at {size}×{size}": Ours(ours.results, ("cpu-256",), data=ours.data)}
+
+
+def pooled_dsc(records: Sequence[Record]) -> list[float]:
+    """The Dice coefficient of all test pixels of each record."""
+    return [record["test"]["pooled"]["dsc"] for record in records]

@@ -8,6 +8,7 @@ Schema 2 adds a sha256 of the whole record.
 import json
 import math
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -238,3 +239,26 @@ def first_stage_warning(name: str, accepted: dict[str, Record]) -> str:
     if beside and beside["weights_sha256"] != first["weights_sha256"]:
         return f"{name} was fed by other weights than those of the record {first['run']}"
     return ""
+
+
+def slices_of_patients(record: Record) -> dict[str, np.ndarray]:
+    """Counts of each patient's test slices, (slices, 4) with columns as `COUNTS`.
+
+    Raises:
+        ValueError: slices whose names do not tell their patients.
+    """
+    owners = patients_of([row[0] for row in record["slices"]], record["data"]["split"]["test"]["patients"])
+    if owners is None:
+        raise ValueError(
+            f"{record['run']}: its slices' names do not begin with their patients' names; expected "
+            "such as coronacases_001_080 of coronacases_001."
+        )
+    counts = np.array([row[1:] for row in record["slices"]])
+    return {patient: counts[np.array(owners) == patient] for patient in sorted(set(owners))}
+
+
+def pooled_counts(records: Sequence[Record]) -> np.ndarray | None:
+    """TP, FP, FN, TN of all test pixels of some records, seeds or folds of one run; None without any."""
+    return (
+        np.sum([[*record["test"]["confusion"].values()] for record in records], axis=0) if records else None
+    )

@@ -1,39 +1,23 @@
-"""Figures that more than one notebook draws: loss curves, cases in the manner of Fig. 14.
+"""Slices with their masks in the manner of Fig. 14, and confusion matrices after Fig. 13.
 
 Every figure is returned, never shown or saved, so a notebook or a script decides.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from chslib.metrics import confusion, scores
 from replication.data.store import TARGETS, read_store
-from replication.figures.style import BLUE, GREEN, SKY, VERMILION
+from replication.figures.curves import plot_history
+from replication.figures.style import GREEN, SKY, VERMILION
 from replication.training.predictions import load_masks
-
-
-def plot_history(record: dict[str, Any]) -> Figure:
-    """Loss and validation DSC of every epoch of a run, the best epoch marked."""
-    history, best = record["fit"]["history"], record["fit"]["best_epoch"]
-    epochs = [e["epoch"] for e in history]
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
-    left.plot(epochs, [e["train_loss"] for e in history], "o-", color=BLUE, label="training")
-    left.plot(epochs, [e["val_loss"] for e in history], "s--", color=VERMILION, label="validation")
-    left.set(title="Loss (Eq. 15)", xlabel="epoch", ylabel="loss")
-    left.legend(frameon=False)
-    right.plot(epochs, [e["val_dsc"] for e in history], "s--", color=VERMILION)
-    right.set(title="Validation DSC, all pixels pooled", xlabel="epoch", ylabel="DSC", ylim=(0, 1))
-    for axis in (left, right):
-        axis.axvline(best, color="0.6", lw=1, zorder=0)
-        axis.set_xticks(epochs if len(epochs) <= 12 else np.linspace(1, epochs[-1], 8).round().astype(int))
-        axis.spines[["top", "right"]].set_visible(False)
-    right.annotate("kept", (best, 0.02), xytext=(3, 0), textcoords="offset points", color="0.4", fontsize=8)
-    return figure
 
 
 def pick_cases(dsc: np.ndarray, *, count: int = 3) -> list[int]:
@@ -128,3 +112,47 @@ def draw_run(record: dict[str, Any], *, slices: str | Path, runs: str | Path = "
         figure.savefig(folder / name, dpi=120)
         plt.close(figure)
     return [folder / name for name in figures]
+
+
+def plot_confusion(
+    matrices: Mapping[str, Mapping[str, np.ndarray | None]], *, what: Mapping[str, str]
+) -> Figure:
+    """Confusion matrices after Fig. 13, a row of them for each kind of mask.
+
+    Colour and large number: the share of that row of truth. Small number: of all pixels.
+
+    Args:
+        matrices: by mask and by whose they are, counts or shares (TP, FP, FN, TN), None: not run.
+        what: how a positive pixel of each mask is called, by mask.
+    """
+    columns = list(dict.fromkeys(name for row in matrices.values() for name in row))
+    figure, axes = plt.subplots(
+        len(matrices), len(columns), figsize=(3.1 * len(columns) + 0.4, 2.9 * len(matrices)),
+        layout="constrained", squeeze=False,
+    )  # fmt: skip
+    for row, (mask, by_column) in zip(axes, matrices.items(), strict=True):
+        for axis, column in zip(row, columns, strict=True):
+            _confusion(axis, by_column.get(column), positive=what[mask])
+            axis.set_title(f"{mask}: {column}", fontsize=10)
+            axis.set_xlabel("predicted", fontsize=9)
+        row[0].set_ylabel("truth", fontsize=9)
+    return figure
+
+
+def _confusion(axis: Axes, counts: np.ndarray | None, *, positive: str) -> None:
+    axis.spines[:].set_visible(False)
+    axis.tick_params(length=0, labelsize=8)
+    axis.set(xlim=(-0.5, 1.5), ylim=(1.5, -0.5), xticks=(0, 1), yticks=(0, 1))
+    axis.set(xticklabels=(positive, "other"))
+    axis.set_yticklabels((positive, "other"), rotation=90, va="center")
+    if counts is None:
+        axis.text(0.5, 0.5, "not run", ha="center", va="center", color="0.35")
+        return
+    tp, fp, fn, tn = np.asarray(counts, dtype=float) / np.sum(counts)
+    shares = np.array([[tp, fn], [fp, tn]])
+    of_truth = shares / shares.sum(1, keepdims=True)
+    axis.imshow(of_truth, cmap="Blues", vmin=0, vmax=1.15)
+    for (i, j), name in np.ndenumerate([["TP", "FN"], ["FP", "TN"]]):
+        colour = "white" if of_truth[i, j] > 0.6 else "0.15"
+        axis.text(j, i - 0.12, f"{name} {of_truth[i, j]:.1%}", ha="center", color=colour, fontsize=12)
+        axis.text(j, i + 0.22, f"{shares[i, j]:.2%} of all", ha="center", color=colour, fontsize=8)

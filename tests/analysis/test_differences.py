@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from replication.analysis.differences import EXPLANATIONS, conclusions, explanations, in_words
+from replication.analysis.conclusions import conclusions, in_words
+from replication.analysis.differences import EXPLANATIONS, explanations
 from replication.analysis.leak import RECORD, read_leakage
 from replication.evidence.comparisons import at_full_size, reductions
 from replication.evidence.estimates import Ours

@@ -16,14 +16,13 @@ from replication.analysis.leak import (
     paired,
     patient_scores,
     read_leakage,
-    slices_of_patients,
     with_interval,
 )
 from replication.cli import main
 from replication.data.splits import Split, make_split
 from replication.data.store import SliceStore, read_store
 from replication.evidence.estimates import Ours
-from replication.evidence.records import KNOWN_DATA
+from replication.evidence.records import KNOWN_DATA, slices_of_patients
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -16,13 +16,13 @@ from replication.analysis.thresholds import (
     LADDER,
     USUAL,
     chosen,
-    plot_thresholds,
     pooled,
     read_thresholds,
     threshold_record,
     thresholds_of,
-)  # fmt: skip
+)
 from replication.cli import main
+from replication.figures.thresholds import plot_thresholds  # fmt: skip
 from replication.files import write_json
 from replication.provenance import digest
 from replication.training import run as train

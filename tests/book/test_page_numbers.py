@@ -16,7 +16,7 @@ from replication.evidence.comparisons import gains, reductions, scores_of
 from replication.evidence.estimates import Ours
 from replication.evidence.ledger import paper_numbers
 from replication.evidence.records import KNOWN_DATA, load_records
-from replication.figures.patients import learning_curves
+from replication.figures.curves import learning_curves
 from replication.training.profiles import PROFILES
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -13,14 +13,7 @@ import pytest
 
 from chslib.metrics import evaluate
 from chslib.network import ARMS
-from replication.evidence.comparisons import (
-    at_full_size,
-    differences,
-    gains,
-    plot_arms,
-    plot_parameters,
-    scores_of,
-)
+from replication.evidence.comparisons import at_full_size, differences, gains, scores_of
 from replication.evidence.estimates import COLUMNS, Ours, code_answer, count_answer, parameters, shorten
 from replication.evidence.ledger import KINDS, LEDGER_COLUMNS, NOT_RUN, ledger, mean_and_std, paper_numbers
 from replication.evidence.records import KNOWN_DATA, first_stage_warning, load_records, read_record
@@ -36,6 +29,7 @@ from replication.evidence.verdicts import (
     parse_rule,
     printed,
 )
+from replication.figures.scores import plot_arms, plot_parameters
 from replication.provenance import digest
 from replication.training.grid import ROWS, RUNS, get_run
 from replication.training.profiles import PROFILES, get_profile

@@ -9,19 +9,14 @@ import pytest
 
 from chslib.metrics import scores
 from replication.analysis.leak import patient_scores
+from replication.evidence.audit import implied_shares
+from replication.evidence.comparisons import infection_rows
 from replication.evidence.estimates import Ours
-from replication.figures.patients import (
-    implied_shares,
-    infection_rows,
-    learning_curves,
-    plot_confusion,
-    plot_hard_patients,
-    plot_learning,
-    plot_patients,
-    plot_rows,
-    plot_slice_scores,
-    pooled_counts,
-)
+from replication.evidence.records import pooled_counts
+from replication.figures.cases import plot_confusion
+from replication.figures.curves import learning_curves, plot_learning
+from replication.figures.patients import plot_hard_patients, plot_patients, plot_slice_scores
+from replication.figures.scores import plot_rows
 
 ROOT = Path(__file__).resolve().parents[2]
 

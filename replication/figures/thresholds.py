@@ -1,0 +1,42 @@
+"""Dice against the threshold of the mask, random slices beside new patients."""
+
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+
+from chslib.metrics import scores
+from replication.analysis.thresholds import chosen, pooled
+from replication.figures.style import BLUE, GREEN, SKY, VERMILION
+from replication.training.grid import RUNS
+
+
+def plot_thresholds(records: list[dict[str, Any]]) -> Figure:
+    """Test DSC against the threshold, a panel for each protocol; filled: chosen on validation, hollow: 0.5."""
+    figure, axes = plt.subplots(1, 2, figsize=(8.4, 5.0), layout="constrained", sharey=True)
+    looks = [(colour, line) for line in ("-", "--", ":") for colour in (BLUE, VERMILION, GREEN, SKY, "0.3")]
+    for axis, (protocol, title) in zip(axes, (("slice", "random slices"), ("patient", "new patients"))):
+        shown = [record for record in records if RUNS[record["run"]].protocol == protocol]
+        for record, (colour, line) in zip(shown, looks):
+            ladder, dsc = np.array(record["ladder"]), scores(pooled(record, "test"))["dsc"]
+            name = f"{record['profile']}/{record['run'].replace('-patient', '')}"
+            axis.plot(ladder, dsc, line, color=colour, lw=1.4, label=name)
+            at, usual = chosen(record), record["ladder"].index(0.5)
+            axis.plot(ladder[usual], dsc[usual], "o", mfc="white", color=colour, ms=6)
+            axis.plot(ladder[at], dsc[at], "o", color=colour, ms=6)
+        axis.set(title=title, xlabel="threshold of the probability", xlim=(0, 1))
+        axis.grid(axis="y", color="0.9", lw=0.8)
+        axis.spines[["top", "right"]].set_visible(False)
+        if shown:
+            axis.legend(
+                frameon=False,
+                fontsize=7.5,
+                loc="upper center",
+                bbox_to_anchor=(0.5, -0.16),
+                ncols=1 + (len(shown) > 4),
+            )
+        else:
+            axis.text(0.5, 0.5, "not run", transform=axis.transAxes, ha="center", color="0.35")
+    axes[0].set_ylabel("DSC, all test pixels pooled")
+    return figure
