@@ -169,13 +169,12 @@ class Numbers:
         return "{0}×{0}".format(record["config"]["size"]) if record else NOT_RUN
 
     def _copied(self, protocol: str, target: str) -> str:
-        from replication.analysis.leak import RECORD, read_leakage
+        from replication.analysis.leak import RECORD, mean_of_copies, read_leakage
 
-        entries = read_leakage(self.source / "results" / RECORD)["entries"]
-        own = [e[target]["pooled"]["dsc"] for e in entries if e["protocol"] == protocol]
-        if not own:
+        if protocol not in ("slice", "patient"):
             raise KeyError(protocol)
-        return f"{math.fsum(own) / len(own):.2f}"
+        copied = read_leakage(self.source / "results" / RECORD)
+        return f"{mean_of_copies(copied, protocol, target=target):.2f}"
 
     def _cut(self, what: str, protocol: str = "") -> str:
         from replication.analysis.thresholds import read_thresholds, thresholds_of

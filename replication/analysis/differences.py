@@ -4,13 +4,13 @@ What no record measures says so; nothing here is typed by hand that a record cou
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from chslib.metrics import COUNTS, scores
+from replication.analysis.leak import mean_of_copies
 from replication.analysis.thresholds import read_thresholds, thresholds_of
 from replication.evidence.audit import implied_shares
 from replication.evidence.comparisons import (
@@ -32,15 +32,8 @@ NOT_MEASURED = "not measured"
 HEADLINE = "table2-infection"
 
 
-@dataclass(frozen=True)
-class Explanation:
-    """One reason why ours and theirs may differ.
-
-    Attributes:
-        name: the reason.
-        evidence: what was measured.
-        meaning: which way it pushes our score, or what it takes from theirs.
-    """
+class Explanation(NamedTuple):
+    """One reason why ours and theirs may differ, what was measured of it, and which way it pushes a score."""
 
     name: str
     evidence: str
@@ -52,12 +45,6 @@ def _paper(metric: str, *, row: str = "COVID-19") -> float:
     return float(numbers["value"].iloc[0])
 
 
-def _lookup(copied: dict[str, Any], protocol: str) -> float:
-    return float(
-        np.mean([e["infection"]["pooled"]["dsc"] for e in copied["entries"] if e["protocol"] == protocol])
-    )
-
-
 def _leak(ours: Ours, copied: dict[str, Any]) -> Explanation:
     shown = [
         f"{name} {mean_and_std(pooled_dsc(records), digits=2) if records else NOT_RUN}"
@@ -66,8 +53,8 @@ def _leak(ours: Ours, copied: dict[str, Any]) -> Explanation:
     ]
     return Explanation(
         "slices of one patient on both sides of the split",
-        f"Copying the mask of the most similar training slice scores {_lookup(copied, 'slice'):.2f} on random "
-        f"slices and {_lookup(copied, 'patient'):.2f} on new patients; CHS-Net {', '.join(shown)}.",
+        f"Copying the mask of the most similar training slice scores {mean_of_copies(copied, 'slice'):.2f} on random "
+        f"slices and {mean_of_copies(copied, 'patient'):.2f} on new patients; CHS-Net {', '.join(shown)}.",
         f"The split of the paper’s {_paper('DSC'):.2f} rewards remembering. Ours on random slices have the same leak, so it "
         "does not explain why they are lower; it is why neither says what a new patient will see.",
     )
@@ -299,14 +286,11 @@ def explanations(ours: Ours, copied: dict[str, Any]) -> pd.DataFrame:
 
     Args:
         ours: the records.
-        copied: the record of the nearest slice's mask (`leakage.read_leakage`).
+        copied: the record of the nearest slice's mask (`leak.read_leakage`).
 
     Returns:
         Indexed by explanation: "what was measured", "what it means".
     """
     rows = [explain(ours, copied) for explain in EXPLANATIONS]
-    table = pd.DataFrame(
-        {"what was measured": [r.evidence for r in rows], "what it means": [r.meaning for r in rows]},
-        index=pd.Index([r.name for r in rows], name="difference"),
-    )
-    return table
+    columns = ["difference", "what was measured", "what it means"]
+    return pd.DataFrame(rows, columns=columns).set_index("difference")

@@ -85,6 +85,13 @@ def read_leakage(path: str | Path) -> dict[str, Any]:
     return record
 
 
+def mean_of_copies(record: dict[str, Any], protocol: str, *, target: str = "infection") -> float:
+    """Mean DSC of the copied masks over the seeds or folds of a protocol, from `read_leakage`."""
+    return float(
+        np.mean([e[target]["pooled"]["dsc"] for e in record["entries"] if e["protocol"] == protocol])
+    )
+
+
 def interval(draws: np.ndarray) -> tuple[float, float]:
     """What holds the middle 95 % of bootstrap draws."""
     tail = 50 * (1 - CONFIDENCE)

@@ -4,13 +4,12 @@
 in one run; what a target compares takes turns in it.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from replication.provenance import digest
+from replication.provenance import read_written
 
 PLAIN, FAST, FOLDED = "plain", "fast", "folded"
 OURS = "network's form"  # of spectral pooling, as `benchmarks/pooling.py` names it
@@ -25,15 +24,7 @@ def read_benchmark(results: str | Path, device: str = "cpu") -> dict[str, Any]:
         ValueError: a record that is not whole, or was changed by hand.
     """
     path = Path(results) / FOLDER / f"{device}.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing; python -m benchmarks --device {device} writes it.")
-    try:
-        record = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not JSON ({error}); run the benchmark again.") from error
-    if record.get("digest") != digest(record):
-        raise ValueError(f"{path} does not fit its digest: it was changed by hand; run the benchmark again.")
-    return record
+    return read_written(path, command=f"python -m benchmarks --device {device}")
 
 
 def result(record: dict[str, Any], part: str) -> dict[str, Any]:
@@ -75,70 +66,56 @@ def targets(cpu: dict[str, Any], gpu: dict[str, Any] | None = None) -> pd.DataFr
     Args:
         cpu, gpu: records of `read_benchmark`; None for a device that was not at hand.
     """
-    rows = []
-    for name, record in (("CPU", cpu), ("GPU", gpu)):
-        kinds = result(record, "pooling") if record else {}
-        for kind in kinds or {"float32": {"rows": []}}:
-            found = kinds.get(kind, {}).get("rows", [])
-            where = f"spectral pooling, {name}, {kind}"
-            ffts = [r["over_best_fft"] for r in found if r["over_best_fft"] is not None]
-            limits = [r["over_limit"] for r in found]
-            if ffts or not found:
-                rows.append(
-                    _row(
-                        f"{where}: times faster than the better FFT, worst size",
-                        3,
-                        min(ffts, default=None),
-                        least=True,
-                    )
-                )
-            rows.append(
-                _row(f"{where}: time over the limit, worst size", 2, max(limits, default=None), least=False)
-            )
-    steps = result(cpu, "step")
-    for size in ("128", "256"):
-        here = steps.get(size, [])
-        gain = ratio(milliseconds(here, form=PLAIN), milliseconds(here, form=FAST))
-        rows.append(
-            _row(f"training step, CPU, {size}x{size}: times faster than the plain form", 2, gain, least=True)
-        )
-    inference = result(cpu, "inference").get("rows", [])
-    ours = milliseconds(inference, network="chsnet", form=FOLDED, dtype="float32")
-    for form in (FAST, FOLDED):
-        unet = milliseconds(inference, network="bu", form=form, dtype="float32")
-        unfolded = "as it is" if form == FAST else "folded too"
-        rows.append(
-            _row(
-                f"CHS-Net (folded) on a CPU, 256x256: time over the U-Net's ({unfolded})",
-                1.5,
-                ratio(ours, unet),
-                least=False,
-            )
-        )
-    trained = [
-        row for part in ("gpu", "compiled") for row in (result(gpu, part).get("rows", []) if gpu else [])
-    ]
-    times = [r["ms_per_slice"] for r in trained if "ms_per_slice" in r]
-    eager = milliseconds(trained, form=PLAIN)
-    rows.append(
-        _row("training, GPU, 256x256: slices a second", 1000, 1e3 / min(times) if times else None, least=True)
-    )
-    rows.append(
-        _row(
-            "training, GPU, 256x256: times faster than eager float32",
-            5,
-            ratio(eager, min(times, default=None)),
-            least=True,
-        )
-    )
-    curves = result(cpu, "quality")
-    within = [w for values in curves.get("within", {}).values() for w in values]
-    rows.append(
-        {
-            "target": "training curve of the fast form within the seeds' spread of the plain one's",
-            "wanted": "every epoch and curve",
-            "found": f"{sum(within)} of {len(within)}" if within else "not run",
-            "verdict": "not run" if not within else "met" if all(within) else "missed",
-        }
-    )
+    rows = [*_pooling("CPU", cpu), *_pooling("GPU", gpu), *_on_a_cpu(cpu), *_on_a_gpu(gpu), _curves(cpu)]
     return pd.DataFrame(rows).set_index("target")
+
+
+def _pooling(name: str, record: dict[str, Any] | None) -> list[dict[str, str]]:
+    rows = []
+    kinds = result(record, "pooling") if record else {}
+    for kind, of in (kinds or {"float32": {}}).items():
+        found, where = of.get("rows", []), f"spectral pooling, {name}, {kind}"
+        ffts = [r["over_best_fft"] for r in found if r["over_best_fft"] is not None]
+        if ffts or not found:
+            faster = f"{where}: times faster than the better FFT, worst size"
+            rows.append(_row(faster, 3, min(ffts, default=None), least=True))
+        slowest = max((r["over_limit"] for r in found), default=None)
+        rows.append(_row(f"{where}: time over the limit, worst size", 2, slowest, least=False))
+    return rows
+
+
+def _on_a_cpu(record: dict[str, Any]) -> list[dict[str, str]]:
+    rows = []
+    for size in ("128", "256"):
+        here = result(record, "step").get(size, [])
+        gain = ratio(milliseconds(here, form=PLAIN), milliseconds(here, form=FAST))
+        what = f"training step, CPU, {size}x{size}: times faster than the plain form"
+        rows.append(_row(what, 2, gain, least=True))
+    inference = result(record, "inference").get("rows", [])
+    ours = milliseconds(inference, network="chsnet", form=FOLDED, dtype="float32")
+    for form, how in ((FAST, "as it is"), (FOLDED, "folded too")):
+        unet = milliseconds(inference, network="bu", form=form, dtype="float32")
+        what = f"CHS-Net (folded) on a CPU, 256x256: time over the U-Net's ({how})"
+        rows.append(_row(what, 1.5, ratio(ours, unet), least=False))
+    return rows
+
+
+def _on_a_gpu(record: dict[str, Any] | None) -> list[dict[str, str]]:
+    trained = [row for part in ("gpu", "compiled") if record for row in result(record, part).get("rows", [])]
+    fastest = min((r["ms_per_slice"] for r in trained if "ms_per_slice" in r), default=None)
+    eager = milliseconds(trained, form=PLAIN)
+    rate = 1e3 / fastest if fastest else None
+    return [
+        _row("training, GPU, 256x256: slices a second", 1000, rate, least=True),
+        _row("training, GPU, 256x256: times faster than eager float32", 5, ratio(eager, fastest), least=True),
+    ]
+
+
+def _curves(record: dict[str, Any]) -> dict[str, str]:
+    within = [w for values in result(record, "quality").get("within", {}).values() for w in values]
+    return {
+        "target": "training curve of the fast form within the seeds' spread of the plain one's",
+        "wanted": "every epoch and curve",
+        "found": f"{sum(within)} of {len(within)}" if within else "not run",
+        "verdict": "not run" if not within else "met" if all(within) else "missed",
+    }

@@ -25,7 +25,7 @@ reach 0.85: probably one scan, thick and thin.
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -34,21 +34,32 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
-from scipy import ndimage
 
 from replication.data.names import SOURCES
+from replication.data.picture_matching import (
+    FLIPS,
+    Pictures,
+    first_fit,
+    local_contrast,
+    monotone,
+    refit,
+    shrink,
+    unit,
+    warp,
+)  # fmt: skip
+from replication.data.picture_matching import (
+    flip as flipped,
+)
 
 SAME = 0.82  # correlation from which two slices show the same; see the numbers above
 SHARE = 0.3  # of the shorter volume's slices that must do so: annotators keep different slices
 SCREEN = (0.5, 0.75)  # correlation at 64x64, roughly and well fitted, below which a pair is left
 STEADY = 0.7  # share of matched slices at one distance from which the volumes go slice by slice
-FLIPS = {"none": (1, 1), "up-down": (-1, 1), "left-right": (1, -1), "both": (-1, -1)}
 VERDICTS = ("same scan", "one patient", "different")
 
 _SCREEN_SIDE, _FINE_SIDE = 64, 128  # multiples of 32, the side of the coarse pictures
 _ROUNDS = 6  # of fitting and matching, at most
 _PICKS = 6  # slices that the zoom and shift are fitted to
-_Pictures = NDArray[np.float32]  # (slices, side, side)
 
 
 @dataclass(frozen=True)
@@ -162,22 +173,22 @@ class _Volume:
         self.grey = np.stack([_read(store / row["ct"]) for row in rows])
 
     @cached_property
-    def coarse(self) -> _Pictures:
+    def coarse(self) -> Pictures:
         side = _SCREEN_SIDE
-        pictures = _local_contrast(self._small(side), inner=2.0, outer=6.0)
-        return _unit(_shrink(pictures, 32), radius=1.0).reshape(-1, 32, 32)
+        pictures = local_contrast(self._small(side), inner=2.0, outer=6.0)
+        return unit(shrink(pictures, 32), radius=1.0).reshape(-1, 32, 32)
 
     @cached_property
     def screen(self) -> NDArray[np.float16]:
-        return _local_contrast(self._small(_SCREEN_SIDE), inner=0.7, outer=4.0).astype(np.float16)
+        return local_contrast(self._small(_SCREEN_SIDE), inner=0.7, outer=4.0).astype(np.float16)
 
     @cached_property
     def fine(self) -> NDArray[np.float16]:
         """Half precision: kept for a whole set of volumes."""
-        return _local_contrast(self.grey.astype(np.float32), inner=0.7, outer=3.0).astype(np.float16)
+        return local_contrast(self.grey.astype(np.float32), inner=0.7, outer=3.0).astype(np.float16)
 
-    def _small(self, side: int) -> _Pictures:
-        return _shrink(self.grey.astype(np.float32), side)
+    def _small(self, side: int) -> Pictures:
+        return shrink(self.grey.astype(np.float32), side)
 
 
 def _read(path: Path) -> NDArray[np.uint8]:
@@ -191,119 +202,6 @@ def _read(path: Path) -> NDArray[np.uint8]:
         raise ValueError(
             f"{path} could not be read as an image ({error}); replace it or drop its row."
         ) from error
-
-
-def _shrink(pictures: _Pictures, side: int) -> _Pictures:
-    block = pictures.shape[1] // side
-    return pictures.reshape(len(pictures), side, block, side, block).mean((2, 4))
-
-
-def _local_contrast(pictures: _Pictures, *, inner: float, outer: float) -> _Pictures:
-    """Band-pass between two blurs (pixels), over its local deviation."""
-
-    def blur(x: _Pictures, sigma: float) -> _Pictures:
-        return ndimage.gaussian_filter(x, (0, sigma, sigma), mode="nearest")
-
-    band = blur(pictures, inner) - blur(pictures, outer)
-    # The floor keeps air and clipped tissue from being blown up to full contrast.
-    floor = 0.0625 * (band**2).mean((1, 2), keepdims=True) + 1e-6
-    return band / np.sqrt(blur(band**2, outer) + floor)
-
-
-@lru_cache
-def _round_window(side: int, radius: float) -> _Pictures:
-    """1 in the middle, 0 outside `radius` (in half widths): no corners, table or field-of-view rim."""
-    axis = (np.arange(side, dtype=np.float32) + 0.5) / side * 2 - 1
-    return np.clip((radius - np.hypot(axis[:, None], axis[None])) / 0.1, 0, 1)
-
-
-def _unit(pictures: _Pictures, *, radius: float = 0.8) -> NDArray[np.float32]:
-    """(slices, pixels), windowed and normalised, so that a product of two is their correlation."""
-    flat = (pictures * _round_window(pictures.shape[1], radius)).reshape(len(pictures), -1)
-    flat -= flat.mean(1, keepdims=True)
-    return flat / (np.linalg.norm(flat, axis=1, keepdims=True) + 1e-6)
-
-
-def _flip(pictures: NDArray, flip: str) -> NDArray:
-    rows, columns = FLIPS[flip]
-    return pictures[:, ::rows, ::columns]
-
-
-# ---- one volume onto the other -----------------------------------------------------------------
-def _warp(pictures: _Pictures, zoom_shift: NDArray) -> _Pictures:
-    """Zoom and shift (rows' zoom, columns' zoom, rows' shift, columns' shift), bilinear, as A X B^T."""
-
-    def weights(zoom: float, shift: float) -> NDArray[np.float32]:
-        side = pictures.shape[1]
-        centre = (side - 1) / 2
-        sampled = (np.arange(side) - centre) * zoom + centre + shift
-        return np.clip(1 - np.abs(sampled[:, None] - np.arange(side)), 0, None).astype(np.float32)
-
-    zoom_y, zoom_x, shift_y, shift_x = zoom_shift
-    return weights(zoom_y, shift_y) @ pictures @ weights(zoom_x, shift_x).T
-
-
-def _first_fit(a: _Pictures, b: _Pictures) -> tuple[float, NDArray]:
-    """Correlation, zoom and shift of a onto b, by Fourier cross-correlation over a range of zooms."""
-    side, window = a.shape[1], _round_window(a.shape[1], 1.0)
-    target = b * window
-    spectrum, power = np.fft.rfft2(target), (target**2).sum((1, 2))
-    reach = np.arange(-(side // 9), side // 9 + 1)
-    best = (-np.inf, 1.0, 0, 0)
-    for zoom in np.arange(0.88, 1.125, 0.03):
-        moved = _warp(a, np.array([zoom, zoom, 0, 0])) * window
-        product = np.fft.irfft2(np.conj(np.fft.rfft2(moved)) * spectrum, s=(side, side))
-        norm = np.sqrt((moved**2).sum((1, 2)) * power) + 1e-6
-        peak = (product / norm[:, None, None]).mean(0)[np.ix_(reach, reach)]
-        y, x = np.unravel_index(peak.argmax(), peak.shape)
-        best = max(best, (float(peak[y, x]), float(zoom), int(reach[y]), int(reach[x])))
-    value, zoom, y, x = best
-    return value, np.array([zoom, zoom, -y * zoom, -x * zoom])
-
-
-def _refit(a: _Pictures, b: _Pictures, start: NDArray, *, steps: tuple[float, float]) -> NDArray:
-    """A pattern search from `start`: one parameter at a time, then half the steps."""
-    target = _unit(b)
-
-    def score(at: NDArray) -> float:
-        return float((_unit(_warp(a, at)) * target).sum(1).mean())
-
-    at, value = start, score(start)
-    step = np.repeat(steps, 2)
-    for _ in range(5):
-        for _ in range(6):
-            before = value
-            for move in (sign * row for row in np.diag(step) for sign in (1, -1)):
-                if (new := score(at + move)) > value + 1e-4:
-                    at, value = at + move, new
-            if value == before:
-                break
-        step = step / 2
-    return at
-
-
-def _monotone(correlation: NDArray, *, least: float = 0.3) -> tuple[int, list[tuple[int, int]]]:
-    """Direction and pairs of the monotone matching with the largest sum of correlation above `least`."""
-    best: tuple[float, int, list[tuple[int, int]]] = (-1.0, 1, [])
-    for direction in (1, -1):
-        gain = correlation[:, ::direction] - least
-        n, m = gain.shape
-        total = np.zeros((n + 1, m + 1), np.float32)
-        for i in range(n):
-            total[i + 1, 1:] = np.maximum.accumulate(np.maximum(total[i, 1:], total[i, :-1] + gain[i]))
-        if total[n, m] <= best[0]:
-            continue
-        i, j, pairs = n, m, []
-        while i and j:
-            if total[i, j] == total[i - 1, j]:
-                i -= 1
-            elif total[i, j] == total[i, j - 1]:
-                j -= 1
-            else:
-                i, j = i - 1, j - 1
-                pairs.append((i, j if direction == 1 else m - 1 - j))
-        best = (float(total[n, m]), direction, pairs[::-1])
-    return best[1], best[2]
 
 
 def _compare(rows: Iterable[Mapping[str, Any]], store: str | os.PathLike) -> list[_Match]:
@@ -322,7 +220,7 @@ def _compare(rows: Iterable[Mapping[str, Any]], store: str | os.PathLike) -> lis
 def _compare_pair(copy: _Volume, original: _Volume) -> _Match:
     shorter = 1 if len(copy.ids) <= len(original.ids) else 0  # the axis to take maxima over
     target = original.coarse.reshape(len(original.ids), -1).T
-    coarse = {f: _flip(copy.coarse, f).reshape(len(copy.ids), -1) @ target for f in FLIPS}
+    coarse = {f: flipped(copy.coarse, f).reshape(len(copy.ids), -1) @ target for f in FLIPS}
     # A chest is nearly symmetric, so that the coarse pictures may err between left and right.
     likely = sorted(coarse, key=lambda f: -np.sort(coarse[f].max(shorter))[-_PICKS:].mean())[:2]
     fits = []
@@ -332,21 +230,21 @@ def _compare_pair(copy: _Volume, original: _Volume) -> _Match:
         chosen = np.sort(np.argsort(-best, kind="stable")[:_PICKS])
         partner = coarse[flip].argmax(shorter)[chosen]
         i, j = (chosen, partner) if shorter else (partner, chosen)
-        score, at = _first_fit(_flip(copy.screen[i], flip).astype(np.float32), goal[j])
+        score, at = first_fit(flipped(copy.screen[i], flip).astype(np.float32), goal[j])
         fits.append((score, flip, at, i, j))
     score, flip, at, i, j = max(fits, key=lambda fit: fit[0])
     if score >= SCREEN[0]:
-        pictures = _flip(copy.screen, flip).astype(np.float32)
-        at = _refit(pictures[i], goal[j], at, steps=(0.015, 0.5))
-        found = _unit(_warp(pictures, at)) @ _unit(goal).T
+        pictures = flipped(copy.screen, flip).astype(np.float32)
+        at = refit(pictures[i], goal[j], at, steps=(0.015, 0.5))
+        found = unit(warp(pictures, at)) @ unit(goal).T
         score = float(np.quantile(found.max(shorter), 0.75))
     if score < SCREEN[1]:
         return _Match(copy, original, score, 0.0, flip, 1, [], (0.0, 0), "different")
 
     at = at * [1, 1, _FINE_SIDE / _SCREEN_SIDE, _FINE_SIDE / _SCREEN_SIDE]
-    pictures, goal = _flip(copy.fine, flip).astype(np.float32), original.fine.astype(np.float32)
-    fine = _unit(goal).T
-    direction, pairs = _monotone(found)
+    pictures, goal = flipped(copy.fine, flip).astype(np.float32), original.fine.astype(np.float32)
+    fine = unit(goal).T
+    direction, pairs = monotone(found)
     for _ in range(_ROUNDS):  # the first matching is of blurred slices and may be off by one
         # The better half: where volumes overlap in part, the rest has no true partner.
         level = np.median([found[p] for p in pairs]) if pairs else 0
@@ -355,9 +253,9 @@ def _compare_pair(copy: _Volume, original: _Volume) -> _Match:
             break
         spread = np.unique(np.linspace(0, len(good) - 1, _PICKS).round().astype(int))
         i, j = np.array([good[k] for k in spread]).T
-        at = _refit(pictures[i], goal[j], at, steps=(0.01, _FINE_SIDE / 200))
-        found = _unit(_warp(pictures, at)) @ fine
-        before, (direction, pairs) = pairs, _monotone(found)
+        at = refit(pictures[i], goal[j], at, steps=(0.01, _FINE_SIDE / 200))
+        found = unit(warp(pictures, at)) @ fine
+        before, (direction, pairs) = pairs, monotone(found)
         if pairs == before:
             break
     if not pairs:

@@ -99,23 +99,9 @@ def make_volume(
         ValueError: for an unknown kind of name, or a size, depth or share out of range.
     """
     kind, original = name.split("_")[0], TWINS.get(name, name)
-    if kind not in ("coronacases", "radiopaedia") and name not in TWINS:
-        raise ValueError(
-            f"volume name {name!r}: expected coronacases_* or radiopaedia_*, or a twin "
-            f"({', '.join(TWINS)}), because the name decides the format"
-        )
-    own = SIZES[kind]
+    _check(name, size=size, depth=depth, seed=seed, lungless=lungless, infected=infected, severity=severity)
     grid = SIZES[original.split("_")[0]] if size is None else size  # what the scan is drawn on
-    size = own if size is None else size
-    if size < 32 or depth < 4 or seed < 0:
-        raise ValueError(
-            f"size {size}, depth {depth}, seed {seed}: expected size >= 32, depth >= 4, seed >= 0"
-        )
-    if not (0 <= lungless < 0.4 and 0 <= infected <= 1 and severity >= 0):
-        raise ValueError(
-            f"lungless {lungless}, infected {infected}, severity {severity}: expected 0..0.4, 0..1 and >= 0"
-        )
-    flipped = kind == "radiopaedia"
+    size = SIZES[kind] if size is None else size
     patient = "radiopaedia_10_85902" if original.startswith("radiopaedia_10_85902_") else original
     chest = Chest(np.random.default_rng([seed, zlib.crc32(patient.encode())]))
     rng = np.random.default_rng([seed, zlib.crc32(original.encode()), 1])
@@ -131,19 +117,48 @@ def make_volume(
     for z in heights.tolist():
         drawn = _resample(draw_slice(chest, scan, rng, z=z, size=grid), size)
         planes.append((drawn.hu, *annotate(drawn, z, scan.fov / size)))
+    return _stored(name, planes, spacing=scan.fov / size, step=step)
+
+
+def _check(
+    name: str, *, size: int | None, depth: int, seed: int, lungless: float, infected: float, severity: float
+) -> None:
+    """Refuse what cannot be drawn, see `make_volume`."""
+    kind = name.split("_")[0]
+    if kind not in ("coronacases", "radiopaedia") and name not in TWINS:
+        raise ValueError(
+            f"volume name {name!r}: expected coronacases_* or radiopaedia_*, or a twin "
+            f"({', '.join(TWINS)}), because the name decides the format"
+        )
+    size = SIZES[kind] if size is None else size
+    if size < 32 or depth < 4 or seed < 0:
+        raise ValueError(
+            f"size {size}, depth {depth}, seed {seed}: expected size >= 32, depth >= 4, seed >= 0"
+        )
+    if not (0 <= lungless < 0.4 and 0 <= infected <= 1 and severity >= 0):
+        raise ValueError(
+            f"lungless {lungless}, infected {infected}, severity {severity}: expected 0..0.4, 0..1 and >= 0"
+        )
+
+
+def _stored(
+    name: str, planes: list[tuple[NDArray, NDArray, NDArray]], *, spacing: float, step: float
+) -> PhantomVolume:
+    """Upright planes (ct, lung, infection) as their source stores them: axes, units, affine."""
+    kind = name.split("_")[0]
+    flipped = kind == "radiopaedia"
     # Upright rows and columns -> stored axes: rot90 of a stored plane is the upright picture,
     # or, from Radiopaedia, the picture upside down.
     turned = [
         np.stack([np.rot90(p[::-1] if flipped else p, -1) for p in part], axis=2)
         for part in zip(*planes, strict=True)
     ]
-    spacing = scan.fov / size
     affine = np.diag([-spacing, -spacing if flipped else spacing, step, 1.0])
     if name == "radiopaedia_7_85703_0":
         turned = [part[:, :, ::-1] for part in turned]
         affine[2, 2] = -step
-    affine[:3, 3] = -affine[:3, :3] @ (np.array([size, size, depth]) - 1) / 2
     ct, lung, infection = turned
+    affine[:3, 3] = -affine[:3, :3] @ (np.array(ct.shape) - 1) / 2
     if kind == "radiopaedia":
         ct = np.rint((np.clip(ct, *WINDOW) - WINDOW[0]) * (255 / (WINDOW[1] - WINDOW[0])))
     elif kind == "medseg":

@@ -1,5 +1,6 @@
 """Tables 1-5 as the paper prints them, with ours below each row, and what was run for them."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from pandas.io.formats.style import Styler
 from replication.data.splits import FOLDS
 from replication.evidence.estimates import COLUMNS, Ours
 from replication.evidence.ledger import NOT_RUN, ledger_of, paper_numbers
+from replication.training.evaluation import BOUNDARY, CONFIDENCE, OVERLAP, TOLERANCES
 from replication.training.grid import RUNS, Run
 from replication.training.profiles import PROFILES
 
@@ -244,3 +246,48 @@ def describe(record: dict[str, Any]) -> pd.Series:
     if inside is not None:
         rows["infection inside the predicted lungs"] = f"{inside:.1%} of its test pixels"
     return rows
+
+
+def describe_evaluation(evaluation: dict[str, Any]) -> pd.DataFrame:
+    """A short table of what `evaluate_masks` returns, for a notebook; undefined is NaN.
+
+    ``from`` and ``to`` are what ``range`` names: a bootstrap interval, or percentiles over slices. ``n`` counts
+    what the value is taken over, ``undefined`` what had to be left out.
+    """
+    rows = []
+
+    def add(score: str, value: float | None, n: int, range_: tuple = (None, None, ""), undefined: int = 0):
+        rows.append((score, _number(value), *map(_number, range_[:2]), range_[2], n, undefined))
+
+    def resampled(found: dict[str, Any]) -> tuple:
+        return (
+            found["low"],
+            found["high"],
+            f"{CONFIDENCE:.0%} interval, {found['n']} {found['resampled']} resampled",
+        )
+
+    for name in OVERLAP:
+        for view, label in (("pooled", "pooled"), ("patient_mean", "mean over patients")):
+            found = evaluation["overlap"][name][view]
+            add(f"{name.upper()}, {label}", found["value"], found["n"], resampled(found))
+    by_dsc = sorted(evaluation["patients"], key=lambda p: p["dsc"]["value"])
+    for label, patient in (("lowest", by_dsc[0]), ("highest", by_dsc[-1])):
+        dsc = patient["dsc"]
+        add(f"DSC, {label} patient ({patient['patient']})", dsc["value"], dsc["n"], resampled(dsc))
+    labels = ("HD95 (px)", *(f"surface dice at {t} px" for t in TOLERANCES))
+    for name, label in zip(BOUNDARY, labels, strict=True):
+        found = evaluation["boundary"][name]
+        spread = (found["p5"], found["p95"], "5th to 95th percentile over slices")
+        add(f"{label}, median", found["median"], found["n"], spread, found["undefined"])
+        add(f"{label}, mean", found["mean"], found["n"], undefined=found["undefined"])
+        mean = found["patient_mean"]
+        add(f"{label}, mean over patients", mean["mean"], mean["n"], undefined=mean["undefined"])
+    wrong = evaluation["false_positives"]
+    for key, label in (("share_with_any", "share with any"), ("mean_pixels", "mean pixels")):
+        add(f"False positives where truth is empty, {label}", wrong[key], wrong["slices"])
+    columns = ["score", "value", "from", "to", "range", "n", "undefined"]
+    return pd.DataFrame(rows, columns=columns).set_index("score")
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value

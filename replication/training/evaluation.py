@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 
 from chslib.metrics import confusion, group_counts, scores
@@ -67,39 +66,8 @@ def evaluate_masks(
     for cases, table in ((names, per_slice), (groups, per_patient), (["all slices"], pooled)):
         _check_identity(table["dsc"], table["ji"], cases)
 
-    # How often each patient is drawn, (resamples, patients); both views see the same draws.
-    drawn = _draw(np.random.default_rng(seed), len(groups), resamples)
-    pooled_draws = scores(drawn @ by_patient)
-    overlap = {
-        name: {
-            "pooled": {
-                "value": float(pooled[name]),
-                **_interval(pooled_draws[name], units="patients", n=len(groups)),
-            },
-            "patient_mean": {
-                "value": float(per_patient[name].mean()),
-                "std": float(per_patient[name].std(ddof=1)) if len(groups) > 1 else None,
-                **_interval(drawn @ per_patient[name] / len(groups), units="patients", n=len(groups)),
-            },
-        }
-        for name in OVERLAP
-    }
-
     boundary = _boundary_scores(predicted, true)
-    rows_of = {patient: np.flatnonzero(np.array(who) == patient) for patient in groups}
-    each_patient = []
-    for i, (patient, rows) in enumerate(rows_of.items()):
-        # A stream of its own, so that the interval does not depend on who else is in the part.
-        stream = np.random.default_rng([seed, zlib.crc32(patient.encode())])
-        draws = scores(_draw(stream, len(rows), resamples) @ counts[rows])
-        entry: dict[str, Any] = {"patient": patient, "slices": len(rows)}
-        for name in OVERLAP:
-            value = float(per_patient[name][i])
-            entry[name] = {"value": value, **_interval(draws[name], units="slices", n=len(rows))}
-        for name in BOUNDARY:
-            entry[name] = _mean(boundary[name][rows])
-        each_patient.append(entry)
-
+    patients = _patients(counts, boundary, groups, who, seed=seed, resamples=resamples)
     pixels_true, pixels_predicted = counts[:, 0] + counts[:, 2], counts[:, 0] + counts[:, 1]
     infected = np.flatnonzero(pixels_true > 0)
     # Of equal DSC (0, mostly) the larger miss comes first.
@@ -108,7 +76,7 @@ def evaluate_masks(
         "slices": len(names),
         "size": list(true.shape[1:]),
         "method": _method(seed, resamples),
-        "overlap": overlap,
+        "overlap": _overlap(by_patient, seed=seed, resamples=resamples),
         "boundary": {
             "both_empty": int(((pixels_true == 0) & (pixels_predicted == 0)).sum()),
             "only_truth_empty": int(((pixels_true == 0) & (pixels_predicted > 0)).sum()),
@@ -116,12 +84,12 @@ def evaluate_masks(
             **{
                 name: {
                     **_spread(boundary[name]),
-                    "patient_mean": _mean(np.array([_nan(p[name]["mean"]) for p in each_patient])),
+                    "patient_mean": _mean(np.array([_nan(p[name]["mean"]) for p in patients])),
                 }
                 for name in BOUNDARY
             },
         },
-        "patients": each_patient,
+        "patients": patients,
         "false_positives": _false_positives(pixels_predicted[pixels_true == 0], true[0].size),
         "slices_with_truth": len(infected),
         "slices_with_truth_and_dsc_0": int((per_slice["dsc"][infected] == 0).sum()),
@@ -139,45 +107,50 @@ def evaluate_masks(
     }
 
 
-def describe_evaluation(evaluation: dict[str, Any]) -> pd.DataFrame:
-    """A short table of what `evaluate_masks` returns, for a notebook; undefined is NaN.
+def _overlap(by_patient: np.ndarray, *, seed: int, resamples: int) -> dict[str, Any]:
+    """Pooled DSC and JI, and their means over patients, with intervals from resampled patients."""
+    patients, per_patient, pooled = len(by_patient), scores(by_patient), scores(by_patient.sum(0))
+    # How often each patient is drawn, (resamples, patients); both views see the same draws.
+    drawn = _draw(np.random.default_rng(seed), patients, resamples)
+    pooled_draws = scores(drawn @ by_patient)
+    return {
+        name: {
+            "pooled": {
+                "value": float(pooled[name]),
+                **_interval(pooled_draws[name], units="patients", n=patients),
+            },
+            "patient_mean": {
+                "value": float(per_patient[name].mean()),
+                "std": float(per_patient[name].std(ddof=1)) if patients > 1 else None,
+                **_interval(drawn @ per_patient[name] / patients, units="patients", n=patients),
+            },
+        }
+        for name in OVERLAP
+    }
 
-    ``from`` and ``to`` are what ``range`` names: a bootstrap interval, or percentiles over slices. ``n`` counts
-    what the value is taken over, ``undefined`` what had to be left out.
-    """
-    rows = []
 
-    def add(score: str, value: float | None, n: int, range_: tuple = (None, None, ""), undefined: int = 0):
-        rows.append((score, _nan(value), *map(_nan, range_[:2]), range_[2], n, undefined))
-
-    def resampled(found: dict[str, Any]) -> tuple:
-        return (
-            found["low"],
-            found["high"],
-            f"{CONFIDENCE:.0%} interval, {found['n']} {found['resampled']} resampled",
-        )
-
-    for name in OVERLAP:
-        for view, label in (("pooled", "pooled"), ("patient_mean", "mean over patients")):
-            found = evaluation["overlap"][name][view]
-            add(f"{name.upper()}, {label}", found["value"], found["n"], resampled(found))
-    by_dsc = sorted(evaluation["patients"], key=lambda p: p["dsc"]["value"])
-    for label, patient in (("lowest", by_dsc[0]), ("highest", by_dsc[-1])):
-        dsc = patient["dsc"]
-        add(f"DSC, {label} patient ({patient['patient']})", dsc["value"], dsc["n"], resampled(dsc))
-    labels = ("HD95 (px)", *(f"surface dice at {t} px" for t in TOLERANCES))
-    for name, label in zip(BOUNDARY, labels, strict=True):
-        found = evaluation["boundary"][name]
-        spread = (found["p5"], found["p95"], "5th to 95th percentile over slices")
-        add(f"{label}, median", found["median"], found["n"], spread, found["undefined"])
-        add(f"{label}, mean", found["mean"], found["n"], undefined=found["undefined"])
-        mean = found["patient_mean"]
-        add(f"{label}, mean over patients", mean["mean"], mean["n"], undefined=mean["undefined"])
-    wrong = evaluation["false_positives"]
-    for key, label in (("share_with_any", "share with any"), ("mean_pixels", "mean pixels")):
-        add(f"False positives where truth is empty, {label}", wrong[key], wrong["slices"])
-    columns = ["score", "value", "from", "to", "range", "n", "undefined"]
-    return pd.DataFrame(rows, columns=columns).set_index("score")
+def _patients(
+    counts: np.ndarray,
+    boundary: dict[str, np.ndarray],
+    groups: Sequence[str],
+    who: Sequence[str],
+    *,
+    seed: int,
+    resamples: int,
+) -> list[dict[str, Any]]:
+    """Each patient's DSC and JI with intervals from its resampled slices, and its mean boundary scores."""
+    found = []
+    for patient in groups:
+        rows = np.flatnonzero(np.array(who) == patient)
+        # A stream of its own, so that the interval does not depend on who else is in the part.
+        stream = np.random.default_rng([seed, zlib.crc32(patient.encode())])
+        draws, value = scores(_draw(stream, len(rows), resamples) @ counts[rows]), scores(counts[rows].sum(0))
+        entry: dict[str, Any] = {"patient": patient, "slices": len(rows)}
+        for name in OVERLAP:
+            interval = _interval(draws[name], units="slices", n=len(rows))
+            entry[name] = {"value": float(value[name]), **interval}
+        found.append(entry | {name: _mean(boundary[name][rows]) for name in BOUNDARY})
+    return found
 
 
 def _ordered(

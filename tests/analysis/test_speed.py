@@ -109,5 +109,5 @@ def test_a_record_changed_by_hand_or_missing_is_named(tmp_path):
     path.write_text(json.dumps(record))
     assert read_benchmark(tmp_path) == record
     path.write_text(json.dumps(record | {"parts": {"step": {}}}))
-    with pytest.raises(ValueError, match="changed by hand"):
+    with pytest.raises(ValueError, match="changed after it was written"):
         read_benchmark(tmp_path)

@@ -82,7 +82,9 @@ def test_a_file_can_be_read_in_one_sitting(path: Path) -> None:
     )
     for node in ast.walk(tree):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            assert node.end_lineno - node.lineno < LONGEST_FUNCTION, f"{node.name} is longer than a page"
+            told = node.body[0].end_lineno - node.body[0].lineno + 1 if ast.get_docstring(node) else 0
+            code = node.end_lineno - node.lineno + 1 - told  # what its docstring says is no code
+            assert code <= LONGEST_FUNCTION, f"{node.name} is longer than a page"
 
 
 # ---- chslib/README.md: from the paper's number to the code -------------------------------------

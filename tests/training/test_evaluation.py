@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from chslib.metrics import confusion, evaluate, scores
+from replication.evidence.tables import describe_evaluation
 from replication.training import evaluation
-from replication.training.evaluation import BOUNDARY, describe_evaluation, evaluate_masks
+from replication.training.evaluation import BOUNDARY, evaluate_masks
 
 
 def square(*, x: int = 5, side: int = 10, shape: tuple[int, int] = (20, 24)) -> np.ndarray:
