@@ -1,166 +1,298 @@
-"""Boxes and arrows of a module, drawn from its own run (our Figs. 5-7 and 9-11).
+"""The network as a teacher would draw it: the cascade (Fig. 5), the U (Fig. 6), its blocks (Figs. 7 and 9 to 11).
 
-`replication.figures.dataflow` says which part feeds which; the words in a box come from the part's attributes
-(kernel, stride, channels) and from the shapes that went through. Lengths are in inches, and a
-figure is as wide as its text needs, so that it can be read on a narrow screen.
+Where a thing stands is said here; what it is called is read off the module that is drawn: kernels, channels,
+and the shapes of what leaves each part on a real pass. Lengths are inches, so that a figure is as wide as its text.
 """
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 import matplotlib.pyplot as plt
+import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyBboxPatch
-from matplotlib.textpath import TextPath
 from torch import nn
 
-from chslib.attention import SpectralSpatialDepthAttention
-from chslib.blocks import DepthwiseSeparableConv2d, DoubleConv, InceptionConv, ResidualInceptionBlock
-from chslib.network import RAIUNet, count_parameters
-from chslib.pooling import GlobalSpectralPool2d, HybridPool2d, MaxPool2d, SpectralPool2d
-from replication.figures.dataflow import Graph, Node, fold, trace
-from replication.figures.layout import Box, Layout, layered, u_shaped
+from chslib.attention import SpectralDepthAttention, SpectralSpatialAttention
+from chslib.blocks import DepthwiseSeparableConv2d, InceptionConv, ResidualInceptionBlock
+from chslib.network import CHSNet, RAIUNet, count_parameters
+from chslib.pooling import HybridPool2d
 from replication.figures.style import BLUE, GREEN, SKY, VERMILION
 
-FOLDED = (nn.BatchNorm2d, nn.ReLU, nn.Sigmoid)  # drawn in the box of what they follow
-SIGNS = {"add": "+", "mul": "×"}  # a sign needs no shape
-SHORT = {nn.BatchNorm2d: "BN", nn.ReLU: "ReLU", nn.Sigmoid: "sigmoid"}
-POINTS, PAD, LINE = 9, 0.09, 0.155  # of a label: size in points; margin and line height in inches
+GREY, POINTS = "0.35", 9
+STEP, DROP = 0.42, 0.72  # of the U, from one level to the next, inches
+Shapes = dict[str, tuple[int, ...]]
 
 
-def _channels(module: nn.Module) -> str:
-    """What goes in and out of a part's convolutions: "32 → 48"."""
-    convolutions = [m for m in module.modules() if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d))]
-    return f"{convolutions[0].in_channels} → {convolutions[-1].out_channels}"
+@torch.no_grad()
+def traced_shapes(network: nn.Module, *, size: int = 256) -> Shapes:
+    """Output shape (C, H, W) of every named part of a network, recorded while one slice runs through."""
+    shapes: Shapes = {}
+
+    def watch(name: str, part: nn.Module) -> torch.utils.hooks.RemovableHandle:
+        return part.register_forward_hook(lambda _part, _in, out: shapes.update({name: tuple(out.shape[1:])}))
+
+    handles = [watch(name, part) for name, part in network.named_modules() if name]
+    training = network.training
+    try:
+        network.eval()(torch.zeros(1, network.in_channels, size, size))
+    finally:
+        network.train(training)
+        for handle in handles:
+            handle.remove()
+    return shapes
 
 
-def _convolution(m: nn.Conv2d | nn.ConvTranspose2d) -> str:
-    kind = "transposed " if isinstance(m, nn.ConvTranspose2d) else ""
-    kind = "depthwise " if m.groups == m.in_channels > 1 else kind
+def conv_words(m: nn.Conv2d) -> str:
+    """Kernel, stride and channels of a convolution."""
     stride = f", stride {m.stride[0]}" if m.stride[0] > 1 else ""
-    return f"{kind}{m.kernel_size[0]}×{m.kernel_size[1]}{stride}\n{m.in_channels} → {m.out_channels}"
+    return f"{m.kernel_size[0]}×{m.kernel_size[1]}{stride}\n{m.in_channels} → {m.out_channels}"
 
 
-def _hybrid(m: HybridPool2d) -> str:
-    low = "identity" if isinstance(m.spectral, nn.Identity) else "spectral"
-    size = m.pointwise.kernel_size
-    return (
-        f"hybrid pooling\nmax, {low} ({m.max.padding})\n"
-        f"{size[0]}×{size[1]}, {m.pointwise.in_channels} → {m.pointwise.out_channels}"
-    )
+def _dsc(m: DepthwiseSeparableConv2d) -> str:
+    f = m.depthwise.kernel_size
+    return f"DSC {f[0]}×{f[1]}\n{m.depthwise.in_channels} → {m.pointwise.out_channels}"
 
 
-def _double(m: DoubleConv) -> str:
-    convolutions = [c for c in m if isinstance(c, nn.Conv2d)]
-    size = convolutions[0].kernel_size
-    return f"{len(convolutions)} × conv {size[0]}×{size[1]}\n{_channels(m)}"
+def _pool(m: nn.Module) -> str:
+    return "hybrid pooling" if isinstance(m, HybridPool2d) else "max pooling"
 
 
-# Kind -> its colour, and its words. The first that fits counts.
-WORDS: list[tuple[type[nn.Module], str, Callable[[nn.Module], str]]] = [
-    (RAIUNet, BLUE, lambda m: f"RAIU-Net\n{count_parameters(m):,} parameters"),
-    (ResidualInceptionBlock, BLUE, lambda m: f"RIB\n{_channels(m)}"),
-    (DoubleConv, BLUE, _double),
-    (SpectralSpatialDepthAttention, GREEN, lambda m: "SSD"),
-    (InceptionConv, BLUE, lambda m: f"inception conv\n{_channels(m)}"),
-    (DepthwiseSeparableConv2d, BLUE, lambda m: "DSC {}×{}\n".format(*m.depthwise.kernel_size) + _channels(m)),
-    (HybridPool2d, VERMILION, _hybrid),
-    (MaxPool2d, VERMILION, lambda m: f"max pooling\n({m.padding})"),
-    (SpectralPool2d, VERMILION, lambda m: f"spectral pooling\n({m.padding})"),
-    (GlobalSpectralPool2d, VERMILION, lambda m: "global spectral\npooling (mean)"),
-    (nn.ConvTranspose2d, SKY, _convolution),
-    (nn.Conv2d, BLUE, _convolution),
-]  # fmt: skip
-WHOLE = tuple(kind for kind, _, _ in WORDS)  # kinds that are one box, unless they are what is drawn
+# ---- the U and the cascade -----------------------------------------------------------------------
 
 
-def label(node: Node) -> str:
-    """The words in a node's box: what it is, its channels, what is folded into it, (C x H x W) leaving it."""
-    kind, _, which = node.name.partition(".")
-    if kind in ("input", "output"):
-        words = which.replace("_", " ") if which not in ("", "x", "input") else kind
-        words = f"{kind} {which}" if which.isdigit() else words
-    elif node.module is None:
-        words = _operation(**node.call)
-    else:
-        words = type(node.module).__name__
-        words = next((say(node.module) for k, _, say in WORDS if isinstance(node.module, k)), words)
-        if isinstance(node.module, RAIUNet):
-            words = f"{node.name}: {words}"
-    if node.folded:
-        words += "\n" + ", ".join(SHORT[type(m)] for m in node.folded)
-    return words if words in SIGNS.values() else words + "\n" + " × ".join(map(str, node.shape))
+def _u(axis: Axes, shapes: Shapes, *, x: float, y: float, scale: float, words: bool) -> None:
+    """Bars as tall as their maps (by levels) and as wide as their channels, left down and right up."""
+    depth = sum(name.startswith("decoder.") and name.count(".") == 1 for name in shapes)
+    step, drop = STEP * scale, DROP * scale
+    most = shapes["bottleneck"][0]
+    for level in range(depth + 1):
+        left, right = x + level * step, x + (2 * depth - level) * step
+        base, tall = y - level * drop, (0.62 - 0.09 * level) * scale
+        for name, at, colour in (("encoder", left, BLUE), ("decoder", right, SKY)):
+            part = f"{name}.{level}" if level < depth else "bottleneck"
+            if level == depth and name == "decoder":
+                continue
+            wide = scale * (0.08 + 0.2 * shapes[part][0] / most)
+            axis.add_patch(plt.Rectangle((at - wide / 2, base), wide, tall, fc=colour, ec="none"))
+            if words:  # beside the bar: the arrows come and go above and below it
+                beside, side = (-1, "right") if name == "encoder" and level < depth else (1, "left")
+                axis.text(at + beside * (wide / 2 + 0.04), base + tall, str(shapes[part][0]), ha=side, va="top",
+                          fontsize=POINTS, color=colour if name == "encoder" else "0.1", weight="bold")  # fmt: skip
+        if level < depth:
+            _arrow(axis, (left, base), (left + step, base - drop + tall - 0.02 * scale), VERMILION)
+            _arrow(axis, (right - step, base - drop + tall - 0.02 * scale), (right, base), SKY)
+            gate = f"attention.{level}" in shapes
+            _arrow(
+                axis,
+                (left + 0.2 * scale, base + tall / 2),
+                (right - 0.2 * scale, base + tall / 2),
+                GREEN if gate else GREY,
+            )
+            if words:
+                side = "{1} × {2}".format(*shapes[f"encoder.{level}"])
+                axis.text(
+                    x - 0.4, base + tall / 2, side, ha="right", va="center", fontsize=POINTS, color=GREY
+                )
+                if gate:
+                    axis.text((left + right) / 2, base + tall / 2, "SSD", ha="center", va="center", fontsize=POINTS,
+                              color=GREEN, bbox={"boxstyle": "round,pad=0.25", "fc": "white", "ec": GREEN})  # fmt: skip
 
 
-def _operation(name: str, **settings: Any) -> str:
-    if name == "interpolate":
-        return f"up ×{settings['scale_factor']}\n{settings['mode']}"
-    if name == "gt":
-        return f"above {settings['value']}"
-    return "concatenate" if name == "cat" else SIGNS.get(name, name)
+def _arrow(axis: Axes, start: tuple[float, float], end: tuple[float, float], colour: str = GREY) -> None:
+    axis.annotate("", end, start, zorder=1, arrowprops={
+        "arrowstyle": "-|>", "color": colour, "lw": 1.3, "shrinkA": 0, "shrinkB": 0, "mutation_scale": 9,
+    })  # fmt: skip
 
 
-def graph_of(
-    module: nn.Module, *shapes: tuple[int, int, int], opened: tuple[type[nn.Module], ...] = ()
-) -> Graph:
-    """The graph of a block or network on zeros, with what is drawn in one box as one node.
-
-    Args:
-        module: what is drawn.
-        shapes: (C, H, W) of each of its inputs.
-        opened: kinds of part to look into. Any other of `WHOLE` is one box; normalisation and activation are
-            in the box of what they follow.
-    """
-    whole = tuple(kind for kind in WHOLE if kind not in opened)
-    return fold(trace(module, *(torch.zeros(1, *shape) for shape in shapes), whole=whole), FOLDED)
-
-
-def _colour(node: Node) -> str:
-    return next((colour for kind, colour, _ in WORDS if isinstance(node.module, kind)), "0.35")
-
-
-def _box(node: Node) -> Box:
-    text = label(node)
-    lines = text.split("\n")
-    wide = max(TextPath((0, 0), line, size=POINTS).get_extents().width for line in lines) / 72
-    return Box(text, _colour(node), max(wide + 2 * PAD, 0.34), LINE * len(lines) + 1.5 * PAD)
-
-
-def place(graph: Graph) -> Layout:
-    """Where everything goes: the U of a whole network, rows from top to bottom for anything else."""
-    boxes = {name: _box(node) for name, node in graph.items()}
-    return (u_shaped if {"encoder.0", "decoder.0"} <= set(graph) else layered)(graph, boxes)
-
-
-def plot_block(
-    module: nn.Module, *shapes: tuple[int, int, int], opened: tuple[type[nn.Module], ...] = ()
-) -> Figure:
-    """A block or network as boxes and arrows, as it runs; arguments as in `graph_of`.
-
-    Each box has the kind of part and its kernel, channels in and out, what follows it at once (BN, ReLU,
-    sigmoid), and channels, height and width of what leaves it.
-    """
-    layout = place(graph_of(module, *shapes, opened=opened))
-    boxes = layout.boxes.values()
-    corners = [(b.x + sx * b.w / 2, b.y + sy * b.h / 2) for b in boxes for sx in (-1, 1) for sy in (-1, 1)]
-    xs, ys = zip(*corners, *(point for line in layout.lines.values() for point in line))
-    (left, right), (top, bottom) = ((min(v) - PAD, max(v) + PAD) for v in (xs, ys))
-    figure = plt.figure(figsize=(right - left, bottom - top), dpi=120)
+def _canvas(left: float, right: float, bottom: float, top: float) -> tuple[Figure, Axes]:
+    figure = plt.figure(figsize=(right - left, top - bottom), dpi=144)
     axis = figure.add_axes((0, 0, 1, 1))
     axis.set(xlim=(left, right), ylim=(bottom, top))
     axis.axis("off")
-    for line in layout.lines.values():
-        axis.plot(*zip(*line[:-1]), color="0.45", lw=1.2, solid_joinstyle="round")
-        axis.annotate("", line[-1], line[-2], arrowprops={
-            "arrowstyle": "-|>", "color": "0.45", "lw": 1.2, "shrinkA": 0, "shrinkB": 0, "mutation_scale": 9,
-        })  # fmt: skip
-    for box in boxes:
-        corner = (box.x - box.w / 2, box.y - box.h / 2)
-        axis.add_patch(FancyBboxPatch(
-            corner, box.w, box.h, boxstyle="round,pad=0,rounding_size=0.06", fc="white", ec=box.colour, lw=1.5, zorder=3,
-        ))  # fmt: skip
+    return figure, axis
+
+
+def plot_network(network: RAIUNet, *, size: int = 256) -> Figure:
+    """One network as a U (Fig. 6): channels above each bar, sides on the left, what joins them by colour."""
+    shapes = traced_shapes(network, size=size)
+    depth = len(network.decoder)
+    figure, axis = _canvas(-1.25, STEP * 2 * depth + 0.95, -DROP * depth - 1.0, 1.12)
+    _u(axis, shapes, x=0, y=0, scale=1, words=True)
+    end, foot = STEP * 2 * depth, -DROP * depth
+    block = "RIB" if isinstance(network.bottleneck, ResidualInceptionBlock) else "double convolution"
+    channels = f"{network.in_channels} channel{'s' * (network.in_channels > 1)}"
+    axis.text(0, 0.86, f"slice, {channels}", ha="center", va="bottom", fontsize=POINTS)
+    _arrow(axis, (0, 0.84), (0, 0.64))
+    axis.text(end, 0.86, f"1×1, {shapes['head'][0]} map of logits", ha="center", va="bottom", fontsize=POINTS)
+    _arrow(axis, (end, 0.64), (end, 0.84))
+    axis.text(depth * STEP, foot - 0.12, "{1} × {2}".format(*shapes["bottleneck"]), ha="center", va="top",
+              fontsize=POINTS, color=GREY)  # fmt: skip
+    kernel = "{}×{}".format(*network.up[0].kernel_size)
+    keys = [(BLUE, f"{block}, contraction"), (VERMILION, f"{_pool(network.pools[0])}, half"),
+            (SKY, f"transposed {kernel}, twice; concatenation; {block}")]  # fmt: skip
+    for row, (colour, words) in enumerate(keys):
+        axis.text(-1.1, foot - 0.42 - 0.2 * row, "■ ", color=colour, fontsize=POINTS + 2, va="center")
+        axis.text(-0.9, foot - 0.42 - 0.2 * row, words, fontsize=POINTS, va="center")
+    return figure
+
+
+def plot_cascade(network: CHSNet, *, size: int = 256) -> Figure:
+    """The cascade (Fig. 5): the slice, the network for the lungs, the contour map, the network for the infection."""
+    figure, axis = _canvas(-1.25, 3.45, -4.1, 0.95)
+    how = "slice × lungs" if network.cascade == "mask" else "slice and lungs"
+    rows = [
+        (network.lungs, "CT slice", "lungs,\nlogits > 0", 0.0),
+        (network.infection, f"contour map:\n{how}", "infection", -2.5),
+    ]
+    for stage, given, found, y in rows:
+        shapes = traced_shapes(stage, size=size)
+        _u(axis, shapes, x=0.55, y=y + 0.35, scale=0.5, words=False)
         axis.text(
-            box.x, box.y, box.text, ha="center", va="center", fontsize=POINTS, linespacing=1.15, zorder=4
+            -0.02,
+            y + 0.5,
+            f"{given}\n{stage.in_channels} × {size} × {size}",
+            ha="right",
+            va="center",
+            fontsize=POINTS,
+        )
+        _arrow(axis, (0.05, y + 0.5), (0.4, y + 0.5))
+        _arrow(axis, (2.35, y + 0.5), (2.6, y + 0.5))
+        axis.text(2.68, y + 0.5, found, ha="left", va="center", fontsize=POINTS)
+        name = f"{type(stage).__name__}\n{count_parameters(stage):,} parameters"
+        axis.text(
+            0.55 + 4 * STEP * 0.5,
+            y - 1.16,
+            name.replace("RAIUNet", "RAIU-Net"),
+            ha="center",
+            va="top",
+            fontsize=POINTS,
+        )
+    for x in (-0.6, 2.95):  # slice and lungs meet in the contour map
+        axis.plot([x, x], [0.25, -1.6], color=GREY, lw=1.3)
+    axis.plot([-0.6, 2.95], [-1.6, -1.6], color=GREY, lw=1.3)
+    _arrow(axis, (-0.6, -1.58), (-0.6, -1.68))
+    return figure
+
+
+# ---- the blocks ----------------------------------------------------------------------------------
+
+
+class Box(NamedTuple):
+    """A box of a drawing: its column and row, its words, its colour."""
+
+    column: float
+    row: float
+    words: str
+    colour: str = GREY
+
+
+def plot_boxes(boxes: Mapping[str, Box], arrows: Iterable[tuple[str, str]], *, wide: float = 1.15) -> Figure:
+    """Boxes on a grid and arrows from the foot of one to the head of another."""
+    tall = {name: 0.13 + 0.155 * (box.words.count("\n") + 1) for name, box in boxes.items()}
+    half = {name: 0.12 + 0.036 * max(map(len, box.words.split("\n"))) for name, box in boxes.items()}
+    columns, rows = [b.column for b in boxes.values()], [b.row for b in boxes.values()]
+    figure, axis = _canvas(
+        (min(columns) - 0.5) * wide,
+        (max(columns) + 0.5) * wide,
+        -0.72 * max(rows) - 0.4,
+        0.4 - 0.72 * min(rows),
+    )
+    at = {name: (box.column * wide, -0.72 * box.row) for name, box in boxes.items()}
+    for a, b in arrows:
+        (xa, ya), (xb, yb) = at[a], at[b]
+        if ya == yb:
+            side = np.sign(xb - xa)
+            _arrow(axis, (xa + side * half[a], ya), (xb - side * half[b], yb))
+        else:
+            _arrow(axis, (xa, ya - tall[a] / 2), (xb + 0.12 * np.sign(xa - xb), yb + tall[b] / 2))
+    for name, box in boxes.items():
+        style = {"boxstyle": "round,pad=0.3", "fc": "white", "ec": box.colour, "lw": 1.5}
+        axis.text(
+            *at[name],
+            box.words,
+            ha="center",
+            va="center",
+            fontsize=POINTS,
+            linespacing=1.15,
+            bbox=style,
+            zorder=3,
         )
     return figure
+
+
+def _maps(shape: tuple[int, ...]) -> str:
+    return " × ".join(map(str, shape))
+
+
+def plot_residual_block(block: ResidualInceptionBlock, pool: nn.Module, shape: tuple[int, ...]) -> Figure:
+    """The residual inception block with the pooling behind it (Fig. 7), fed with maps of a shape (C, H, W)."""
+    out = block.ic2.merge.out_channels
+    boxes = {
+        "in": Box(0.5, 0, f"in\n{_maps(shape)}"),
+        "ic1": Box(0, 1, f"inception conv\n{shape[0]} → {block.ic1.merge.out_channels}", BLUE),
+        "ic2": Box(0, 2, f"inception conv\n{block.ic1.merge.out_channels} → {out}", BLUE),
+        "short": Box(1, 1.5, _dsc(block.shortcut[0]) + "\nBN", BLUE),
+        "sum": Box(0.5, 3, "+"),
+        "pool": Box(0.5, 3.9, f"{_pool(pool)}\n{out} → {out}, half", VERMILION),
+    }
+    return plot_boxes(
+        boxes,
+        [("in", "ic1"), ("ic1", "ic2"), ("in", "short"), ("ic2", "sum"), ("short", "sum"), ("sum", "pool")],
+        wide=1.5,
+    )
+
+
+def plot_inception(block: InceptionConv, shape: tuple[int, ...]) -> Figure:
+    """The inception convolution (Fig. 9): its branches side by side, merged by a 1x1."""
+    out, pool = block.merge.out_channels, block.pool[0]
+    kind = f"{_pool(pool)}\n1×1" if isinstance(pool, HybridPool2d) else "max pooling\n1×1"
+    boxes = {"in": Box(1.5, 0, f"in\n{_maps(shape)}")}
+    boxes |= {f"f{i}": Box(i, 1.1, _dsc(dsc[0]) + "\nBN, ReLU", BLUE) for i, dsc in enumerate(block.dsc)}
+    boxes["pool"] = Box(3, 1.1, f"{kind}, {shape[0]} → {out}\nBN, ReLU", VERMILION)
+    boxes["merge"] = Box(1.5, 2.3, f"concatenation, 1×1\n{block.merge.in_channels} → {out}\nBN, ReLU", BLUE)
+    branches = [name for name in boxes if name not in ("in", "merge")]
+    return plot_boxes(boxes, [*(("in", b) for b in branches), *((b, "merge") for b in branches)], wide=1.2)
+
+
+def plot_depth_attention(block: SpectralDepthAttention, shape: tuple[int, ...]) -> Figure:
+    """Spectral depth attention (Eqs. 8-9, Fig. 10)."""
+    convolutions = [m for m in block.descriptor if isinstance(m, nn.Conv2d)]
+    boxes = {
+        "in": Box(0, 0, f"in\n{_maps(shape)}"),
+        "mean": Box(1.15, 1, f"global spectral pooling\n(mean) {shape[0]} × 1 × 1", VERMILION),
+        **{f"c{i}": Box(1.15, 2 + i, conv_words(c) + "\nReLU", GREEN) for i, c in enumerate(convolutions)},
+        "times": Box(0, 3, "×"),
+        "refine": Box(0, 4, conv_words(block.refine[0]) + "\nBN, ReLU", GREEN),
+    }
+    arrows = [
+        ("in", "mean"),
+        ("mean", "c0"),
+        ("c0", "c1"),
+        ("c1", "times"),
+        ("in", "times"),
+        ("times", "refine"),
+    ]
+    return plot_boxes(boxes, arrows, wide=1.7)
+
+
+def plot_spatial_attention(
+    block: SpectralSpatialAttention, shape: tuple[int, ...], deep: tuple[int, ...]
+) -> Figure:
+    """Spectral spatial attention (Eqs. 10-12, Fig. 11): maps of a skip connection and of the layer below."""
+    gate = "sigmoid" if isinstance(block.descriptor[1], nn.Sigmoid) else "ReLU"
+    boxes = {
+        "in": Box(0, 0, f"depth attended\n{_maps(shape)}"),
+        "below": Box(2, 0, f"deep\n{_maps(deep)}"),
+        "down": Box(1, 1, conv_words(block.down), GREEN),
+        "deep": Box(2, 1, conv_words(block.deep), GREEN),
+        "sum": Box(1.5, 2, "+, BN, ReLU"),
+        "gate": Box(1.5, 3, conv_words(block.descriptor[0]) + f"\n{gate}", GREEN),
+        "up": Box(1.5, 4, "up ×2, bilinear", GREEN),
+        "times": Box(0, 4, "×"),
+        "refine": Box(0, 5, conv_words(block.refine[0]) + "\nBN", GREEN),
+    }
+    arrows = [("in", "down"), ("below", "deep"), ("down", "sum"), ("deep", "sum"), ("sum", "gate"), ("gate", "up"),
+              ("up", "times"), ("in", "times"), ("times", "refine")]  # fmt: skip
+    return plot_boxes(boxes, arrows, wide=1.45)
