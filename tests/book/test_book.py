@@ -89,6 +89,11 @@ def test_the_readme_s_links_and_modules_exist() -> None:
     assert [t for t in local if not (ROOT / t).exists()] == []
     for module in set(re.findall(r"python -m ((?:chslib|replication)[\w.]*)", text)):
         subprocess.run([sys.executable, "-m", module, "--help"], check=True, capture_output=True)
+    commands = set(re.findall(r"bin/chs-net ((?:(?:data|weights|measure) )?[a-z]+)", text))
+    assert len(commands) >= 6
+    for command in commands:
+        words = [sys.executable, "-m", "replication", *command.split(), "--help"]
+        subprocess.run(words, check=True, capture_output=True)
 
 
 def small_book(root: Path, *chapters: str) -> Path:
