@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from replication.training.grid import RUNS, State, campaign, run_state
+from replication.training.grid import RUNS, campaign
+from replication.training.state import State, run_state
 
 ROOT = Path(__file__).resolve().parents[2]
 # workflow/ is no package; its one module is loaded by path.
