@@ -16,8 +16,10 @@ from chslib.blocks import DepthwiseSeparableConv2d, InceptionConv
 from chslib.metrics import SCORES
 from chslib.network import ARMS, WIDTHS, CHSNet, build_network, count_parameters
 from replication.data.names import DATASETS
+from replication.data.sources import SOURCES
 from replication.data.splits import FOLDS
 from replication.evidence.records import KNOWN_DATA, Record, load_records
+from replication.peers import build_peer
 from replication.training.grid import ALIASES, SETTINGS, get_run, table_networks
 
 # Column heads of Tables 2-5 -> names in a record.
@@ -167,6 +169,19 @@ class Ours:
         return {suffix: score_of(r["test"]["pooled"], metric) for suffix, r in group.items()}
 
 
+def comparable(results: str | Path, networks_of: str = "best") -> tuple[Ours, Ours]:
+    """All records, and those of the one profile in which networks and protocols can be compared.
+
+    Args:
+        networks_of: that profile; "best": the one that has more of the headline, "cpu" if none has any.
+    """
+    every = Ours(results, ("paper", "cpu") if networks_of == "best" else (networks_of,))
+    if networks_of == "best":
+        headline = ["table2-lungs", "table2-infection"]
+        networks_of = every.alike(headline, protocols=("slice", "patient")) or "cpu"
+    return every, every.only(networks_of)
+
+
 def shorten(names: Sequence[str]) -> str:
     """Run names in a cell's width: `table2-lungs, -seed1, -seed2`, `table2-lungs-patient-fold0, 1, 2`."""
     base = names[0]
@@ -175,8 +190,8 @@ def shorten(names: Sequence[str]) -> str:
 
 
 @cache
-def parameters(run: str) -> int | None:
-    """Parameters of the network of a row of Table 3, counted; None where its code is not there.
+def parameters(run: str) -> int:
+    """Parameters of the network of a row of Table 3, counted.
 
     CHS-Net counts both networks (register row 1).
     """
@@ -184,10 +199,6 @@ def parameters(run: str) -> int | None:
     with torch.device("meta"):  # shapes without values: quick, and no random number is drawn
         if arm in ARMS:
             return count_parameters(CHSNet() if is_cascade else build_network(arm))
-        try:
-            from replication.peers import build_peer
-        except ImportError:
-            return None
         return count_parameters(build_peer(arm))
 
 
@@ -209,10 +220,6 @@ def code_answer(rule: str) -> str | None:
     if rule == "eq1":
         return "1/r + 1/f^2" if _equation_1_holds() else "another ratio"
     if match := re.fullmatch(r"volumes(?: (\[\d+\]))?", rule):
-        try:
-            from replication.data.sources import SOURCES
-        except ImportError:
-            return None
         chosen = [s for s in SOURCES.values() if s.reference.startswith(match[1] or "")]
         return str(sum(len(s.depths) for s in chosen))
     return None
