@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from chslib import blocks, pooling
-from chslib.fast import pointwise
+from chslib.fast import cpu as pointwise
 
 
 class PlainPointwise(pointwise.PointwiseConv2d):

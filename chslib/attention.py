@@ -8,7 +8,7 @@ weighs its pixels with the help of F^l. In the paper p is p/2 and q is p.
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from chslib.fast.pointwise import PointwiseConv2d
+from chslib.fast.cpu import PointwiseConv2d
 from chslib.pooling import GlobalSpectralPool2d
 
 GATES = ("sigmoid", "relu")

@@ -7,7 +7,8 @@ has a bias.
 
 from torch import Tensor, nn
 
-from chslib.fast.pointwise import PointwiseConv2d, conv1x1, conv1x1_of_parts
+from chslib.fast import gpu
+from chslib.fast.cpu import PointwiseConv2d, conv1x1, conv1x1_of_parts
 from chslib.pooling import HybridPool2d, MaxPool2d
 
 POOLINGS = ("hybrid", "max")
@@ -39,6 +40,8 @@ class DepthwiseSeparableConv2d(nn.Module):
             # scale goes into its weights. As a convolution it took ten times as long on a CPU.
             weight = self.pointwise.weight * self.depthwise.weight.view(1, -1, 1, 1)
             return conv1x1(x, weight, self.pointwise.bias)
+        if gpu.usable(x):
+            return self.pointwise(gpu.depthwise(x, self.depthwise.weight))
         return self.pointwise(self.depthwise(x))
 
 

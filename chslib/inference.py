@@ -17,6 +17,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from chslib.attention import SpectralSpatialAttention
 from chslib.blocks import DepthwiseSeparableConv2d, InceptionConv
+from chslib.fast.cpu import PointwiseConv2d
 from chslib.network import CHSNet, contour_map
 from chslib.pooling import HybridPool2d
 
@@ -41,7 +42,7 @@ def _last_convolution(module: nn.Module) -> nn.Conv2d | None:
         return module.pointwise
     if isinstance(module, nn.Sequential) and len(module):
         return _last_convolution(module[-1])
-    return module if type(module) is nn.Conv2d or type(module).__name__ == "PointwiseConv2d" else None
+    return module if type(module) in (nn.Conv2d, PointwiseConv2d) else None
 
 
 def folded(network: nn.Module) -> nn.Module:

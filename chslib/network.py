@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from chslib.attention import SpectralSpatialDepthAttention
 from chslib.blocks import DoubleConv, ResidualInceptionBlock
-from chslib.fast.pointwise import PointwiseConv2d
+from chslib.fast.cpu import PointwiseConv2d
 from chslib.pooling import HybridPool2d, MaxPool2d
 
 WIDTHS = (32, 48, 72, 108, 162)  # "increase depth by 50%" (Sec. 3), from 32: register row 1

@@ -27,18 +27,17 @@ Where the paper is silent or contradicts itself:
 """
 
 import math
-from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from chslib.fast.pointwise import PointwiseConv2d, conv1x1
+from chslib.fast import gpu
+from chslib.fast.cpu import PointwiseConv2d, conv1x1, double, halve
 
 PADDINGS = ("valid", "same")
 
 
-@lru_cache(maxsize=512)
 def spectral_operator(size: int, out_size: int) -> Tensor:
     """The 1-D spectral resampling operator as a dense real matrix, float64, on the CPU.
 
@@ -69,42 +68,32 @@ def spectral_operator(size: int, out_size: int) -> Tensor:
     return (weight * torch.cos(2 * math.pi * k * (i - j))).sum(-1) / size
 
 
-@lru_cache(maxsize=512)
+_OPERATORS: dict[
+    tuple, Tensor
+] = {}  # by sizes, part, dtype and device; a compiled graph takes them as they are
+
+
+def _constant(size: int, out_size: int, odd: bool, dtype: torch.dtype, device: torch.device) -> Tensor:
+    key = (size, out_size, odd, dtype, device)
+    if key not in _OPERATORS:
+        # inference_mode(False): a matrix made under inference mode could not be used to train later.
+        with torch.inference_mode(False):
+            operator = spectral_operator(size, out_size)
+            operator = operator[:, 1::2].contiguous() if odd else operator
+            _OPERATORS[key] = operator.to(dtype=dtype, device=device)
+    return _OPERATORS[key]
+
+
 def _operator_as(size: int, out_size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    # inference_mode(False): a matrix cached under inference mode could not be used to train later.
-    with torch.inference_mode(False):
-        return spectral_operator(size, out_size).to(dtype=dtype, device=device)
+    return _constant(size, out_size, False, dtype, device)
+
+
+def _odd_columns(size: int, dtype: torch.dtype) -> Tensor:
+    """What `spectral_operator(size, size // 2)` does to the odd samples: (size/2, size/2), on the CPU."""
+    return _constant(size, size // 2, True, dtype, torch.device("cpu"))
 
 
 HALF_BAND_FROM = 32  # samples a side; below, the dense product is as fast (benchmarks/)
-
-
-@lru_cache(maxsize=64)
-def _odd_columns(size: int, dtype: torch.dtype) -> Tensor:
-    """What `spectral_operator(size, size // 2)` does to the odd samples: (size/2, size/2)."""
-    with torch.inference_mode(False):
-        return spectral_operator(size, size // 2)[:, 1::2].contiguous().to(dtype)
-
-
-def halve(x: Tensor) -> Tensor:
-    """Spectral pooling by 2 along the axis before the last: (N, 2h, K) -> (N, h, K).
-
-    Half of the even samples, plus one product with the odd ones: half the work of the dense
-    operator, to the same rounding error.
-    """
-    even, odd = x.unflatten(1, (-1, 2)).unbind(2)  # views of (N, h, 2, K): no copy
-    operator = _odd_columns(x.shape[1], x.dtype)
-    return torch.baddbmm(even, operator.expand(len(x), -1, -1), odd, beta=0.5)
-
-
-def double(x: Tensor) -> Tensor:
-    """Band-limited upsampling by 2 along the axis before the last: (N, h, K) -> (N, 2h, K).
-
-    The even samples are the given ones; the odd ones are one product, by the transpose of
-    that of `halve`.
-    """
-    odd = torch.matmul(2 * _odd_columns(2 * x.shape[1], x.dtype).t(), x)
-    return torch.stack([x, odd], dim=2).flatten(1, 2)
 
 
 def _resample_rows(x: Tensor, size: int) -> Tensor:
@@ -112,9 +101,9 @@ def _resample_rows(x: Tensor, size: int) -> Tensor:
     height = x.shape[1]
     if x.device.type == "cpu" and max(height, size) >= HALF_BAND_FROM:
         if height == 2 * size:
-            return halve(x)
+            return halve(x, _odd_columns(height, x.dtype))
         if size == 2 * height:
-            return double(x)
+            return double(x, _odd_columns(size, x.dtype))
     return torch.matmul(_operator_as(height, size, x.dtype, x.device), x)
 
 
@@ -204,7 +193,9 @@ class MaxPool2d(nn.Module):
         self.padding = padding
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.max_pool2d(x, 2) if self.padding == "valid" else F.max_pool2d(x, 3, stride=1, padding=1)
+        if self.padding == "valid":
+            return F.max_pool2d(x, 2)
+        return gpu.max3(x) if gpu.usable(x) else F.max_pool2d(x, 3, stride=1, padding=1)
 
 
 class HybridPool2d(nn.Module):

@@ -1,0 +1,1 @@
+"""The same operations, faster on a CPU or a GPU, each tested against its plain form."""

@@ -169,6 +169,22 @@ def test_the_network_is_captured_whole_by_torch_compile():
     torch.testing.assert_close(compiled(x), net(x), atol=1e-5, rtol=1e-4)
 
 
+def test_a_compiled_graph_takes_the_spectral_operators_as_they_are():
+    net, x = RAIUNet(widths=(4, 6, 9)).eval(), torch.rand(1, 1, 32, 32)
+    net(x)  # makes them
+    graphs = []
+
+    def backend(graph, _inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    torch.compile(net, fullgraph=True, backend=backend, dynamic=False)(x)
+    (graph,) = graphs
+    assert "matmul" in graph.code and not {"cos", "arange"} & set(
+        graph.code.replace("(", " ").replace(".", " ").split()
+    )
+
+
 @pytest.mark.parametrize("arm", ARMS)
 def test_one_batch_can_be_learnt_by_heart(arm):
     torch.manual_seed(0)

@@ -1,13 +1,18 @@
-"""The 1x1 convolution across channels: half of the network's work (Eqs. 3, 5, 8-12)."""
+"""Fast forms on a CPU, each as exact as its plain one: the 1x1 convolution as one product, the half-band operator.
+
+The 1x1 convolution across channels is half of the network's work (Eqs. 3, 5, 8-12).
+"""
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from chslib.fast import gpu
+
 
 def _rows(x: Tensor) -> Tensor | None:
-    """Maps (N, C, H, W) as the matrix (N*H*W, C) that they already are, on a CPU in channels_last."""
-    if x.device.type == "cpu" and x.is_contiguous(memory_format=torch.channels_last):
+    """Maps (N, C, H, W) as the matrix (N*H*W, C) that they already are in channels_last, on a CPU or by our kernels."""
+    if (x.device.type == "cpu" or gpu.usable(x)) and x.is_contiguous(memory_format=torch.channels_last):
         return x.permute(0, 2, 3, 1).flatten(0, 2)
     return None
 
@@ -39,7 +44,7 @@ def conv1x1_of_parts(parts: list[Tensor], weight: Tensor, bias: Tensor | None = 
     n, _, height, width = parts[0].shape
     out = F.linear(matrices[0], weights[0].flatten(1), bias)
     # In place there is no map more, and none to add; autocast casts for the other form alone.
-    add = torch.addmm if torch.is_autocast_enabled("cpu") else Tensor.addmm_
+    add = torch.addmm if torch.is_autocast_enabled(out.device.type) else Tensor.addmm_
     for matrix, w in zip(matrices[1:], weights[1:], strict=True):
         out = add(out, matrix, w.flatten(1).t())
     return out.view(n, height, width, -1).permute(0, 3, 1, 2)
@@ -53,3 +58,26 @@ class PointwiseConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         return conv1x1(x, self.weight, self.bias)
+
+
+def halve(x: Tensor, odd_columns: Tensor) -> Tensor:
+    """Spectral pooling by 2 along the axis before the last: (N, 2h, K) -> (N, h, K).
+
+    Half of the even samples, plus one product with the odd ones: half the work of the dense
+    operator, to the same rounding error.
+
+    Args:
+        odd_columns: what the dense operator does to the odd samples, (h, h).
+    """
+    even, odd = x.unflatten(1, (-1, 2)).unbind(2)  # views of (N, h, 2, K): no copy
+    return torch.baddbmm(even, odd_columns.expand(len(x), -1, -1), odd, beta=0.5)
+
+
+def double(x: Tensor, odd_columns: Tensor) -> Tensor:
+    """Band-limited upsampling by 2 along the axis before the last: (N, h, K) -> (N, 2h, K).
+
+    The even samples are the given ones; the odd ones are one product, by the transpose of
+    that of `halve`.
+    """
+    odd = torch.matmul(2 * odd_columns.t(), x)
+    return torch.stack([x, odd], dim=2).flatten(1, 2)
