@@ -154,9 +154,10 @@ class RAIUNet(nn.Module):
         self.head = PointwiseConv2d(stages[0], out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        # Reading every value would stall a GPU each training step, and break a compiled graph;
-        # there the loss is watched instead.
-        finite = not torch.compiler.is_compiling() and not (self.training and x.is_cuda)
+        # Reading every value would stall a GPU each training step, and break a compiled or captured
+        # graph; there the loss is watched instead.
+        blind = x.is_cuda and (self.training or torch.cuda.is_current_stream_capturing())
+        finite = not torch.compiler.is_compiling() and not blind
         check_input(x, channels=self.in_channels, divisor=self.divisor, finite=finite)
         maps = []  # F^1 .. F^4, then the bottleneck: halving sides, widths as in self.widths
         for block, pool in zip(self.encoder, self.pools):

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from chslib.fast.pointwise import PointwiseConv2d
+from chslib.fast.cpu import PointwiseConv2d
 from chslib.network import UNET_WIDTHS, check_input, check_widths
 
 

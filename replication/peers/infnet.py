@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from chslib.fast.pointwise import PointwiseConv2d
+from chslib.fast.cpu import PointwiseConv2d
 from chslib.network import check_input
 from replication.peers.res2net import BLOCKS, WIDTHS, Res2Net
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from chslib.fast.pointwise import PointwiseConv2d
+from chslib.fast.cpu import PointwiseConv2d
 from chslib.loss import segmentation_loss
 from chslib.network import check_input
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from chslib.fast.pointwise import PointwiseConv2d
+from chslib.fast.cpu import PointwiseConv2d
 
 WIDTHS = (256, 512, 1024, 2048)
 BLOCKS = (3, 4, 6, 3)

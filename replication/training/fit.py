@@ -222,6 +222,27 @@ class Fitting:
         }
 
 
+def fit_with_checkpoints(
+    run: Run,
+    profile: Profile,
+    network: nn.Module,
+    datasets: dict[str, SliceDataset],
+    *,
+    config: dict[str, Any],
+    folder: Path,
+    **how: Any,
+) -> dict[str, Any]:
+    """Fit or resume a run; the best weights end in the network, what its record says of it comes back.
+
+    Args:
+        config: of the record; a checkpoint of another one is refused.
+        folder: of the checkpoints.
+        how: progress, deadline, repeatable; see `replication.training.run.train_run`.
+    """
+    task = SegmentationTask(network, learning_rate=profile.learning_rate, config=config)
+    return Fitting(run, profile, task, folder, **how).fit(datasets)
+
+
 def _trainer(callbacks: list[Callback], **settings: Any) -> L.Trainer:
     # Devices found and products to try: the record has the one, nobody asked for the other.
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)

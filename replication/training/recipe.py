@@ -61,11 +61,14 @@ def context_of(recipe: str | None) -> int:
     return getattr(RECIPES[recipe], "context", 0) if recipe else 0
 
 
+def cosine_share(step: int, *, steps: int) -> float:
+    """Share of the learning rate at a step: 1 at the first, 0 behind the last."""
+    return 0.5 + 0.5 * math.cos(math.pi * min(step / max(steps, 1), 1.0))
+
+
 def cosine(optimizer: torch.optim.Optimizer, *, steps: int) -> dict[str, Any]:
     """The learning rate's way from its full value down to 0, for Lightning's `configure_optimizers`."""
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: 0.5 + 0.5 * math.cos(math.pi * min(step / max(steps, 1), 1.0))
-    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: cosine_share(step, steps=steps))
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,13 +26,14 @@ from replication.data.splits import Split, make_split, persons
 from replication.data.store import TARGETS, SliceStore, read_store
 from replication.files import write_json
 from replication.provenance import digest, environment
-from replication.training.fit import Fitting, SegmentationTask
+from replication.training.fit import fit_with_checkpoints
 from replication.training.grid import Run, get_run
 from replication.training.networks import make_network, run_config
 from replication.training.predictions import StageInputs, bar, load_masks, save_masks, stage_inputs
 from replication.training.profiles import Profile, get_profile
 from replication.training.state import failure_file
 
+Fit = Callable[..., dict[str, Any]]  # see `replication.training.fit.fit_with_checkpoints`
 SCHEMA = 2  # of a run record; 1 had no digest and no evaluation
 
 
@@ -46,6 +48,7 @@ def train_run(
     store: SliceStore | None = None,
     deadline: float | None = None,
     repeatable: bool = True,
+    fit: Fit | None = None,
 ) -> dict[str, Any]:
     """Train one run of the grid and score it; returns its record.
 
@@ -63,6 +66,7 @@ def train_run(
         deadline: seconds since 1970. Behind it no epoch is begun: the run is scored with the best of
             those that it had, and its record says ``out_of_time``. Called again, it goes on.
         repeatable: torch's deterministic algorithms; off, a GPU may be faster, and no run is repeated to the bit.
+        fit: what fits the network in place of `replication.training.fit`; see `fast_fit.FastFits`.
 
     Raises:
         ValueError, FileNotFoundError: an unknown run or profile, a bad store (see
@@ -77,7 +81,7 @@ def train_run(
     try:
         record = _pipeline(
             run, settings, store, path=Path(results) / profile / f"{run.name}.json", runs=Path(runs) / profile,
-            progress=progress, deadline=deadline, repeatable=repeatable,
+            progress=progress, deadline=deadline, repeatable=repeatable, fit=fit or fit_with_checkpoints,
         )  # fmt: skip
     except Exception as error:
         write_json(failed, {"error": f"{type(error).__name__}: {error}"})
@@ -96,6 +100,7 @@ def _pipeline(
     progress: bool,
     deadline: float | None,
     repeatable: bool,
+    fit: Fit,
 ) -> dict[str, Any]:
     """The run itself; each step's result is the next one's input."""
     folder = runs / run.name
@@ -113,11 +118,10 @@ def _pipeline(
         part: SliceDataset(store, target=run.target, indices=rows, inputs=inputs.pixels)
         for part, rows in asdict(split).items()
     }
-    task = SegmentationTask(network, learning_rate=settings.learning_rate, config=config)
-    fitting = Fitting(
-        run, settings, task, folder, progress=progress, deadline=deadline, repeatable=repeatable
-    )
-    fitted = fitting.fit(datasets)
+    fitted = fit(
+        run, settings, network, datasets, config=config, folder=folder, progress=progress,
+        deadline=deadline, repeatable=repeatable,
+    )  # fmt: skip
     weights_sha256 = _save_weights(network, folder / "weights.pt")
     masks = predict_masks(
         network.to(accelerator()),  # the trainer leaves it on the CPU

