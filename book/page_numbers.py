@@ -18,6 +18,8 @@ A page has, between double braces, one of
     paper ID, ours ID, seeds ID, new ID, folds ID
                              of a line of the ledger: theirs, ours on random slices, of how many seeds, ours
                              on new patients, and of how many folds
+    sealed PROFILE/RUN [VOLUME]
+                             Dice coefficient of committed weights on the three sealed volumes, or on one of them
     line ID                  a row's cells: paper, ours, new (and of how many folds, if not of all), where
                              the verdict was reached, the verdict
     implied ID               the Jaccard index that goes with the paper's Dice coefficient
@@ -79,7 +81,7 @@ class Numbers:
             return self._ledger(what, *names)
         fixed: dict[str, Callable[..., str]] = {
             "mean": self._mean, "patients": self._patients, "reach": self._reach, "epochs": self._epochs, "size": self._size,
-            "copied": self._copied, "cut": self._cut, "spread": self._spread, "slices": self._slices, "people": self._people, "runs": self._runs,
+            "copied": self._copied, "sealed": self._sealed, "cut": self._cut, "spread": self._spread, "slices": self._slices, "people": self._people, "runs": self._runs,
             "register": self._register,
         }  # fmt: skip
         return fixed[what](*names) if what in fixed else self._score(what, *names)
@@ -111,6 +113,13 @@ class Numbers:
 
         return {line["id"]: line for line in ledger_of(self.ours).to_dict("records")}
 
+    @cached_property
+    def runs_of(self) -> dict[str, str]:
+        """The run that answers each line of the ledger."""
+        from replication.evidence.ledger import paper_numbers
+
+        return dict(paper_numbers()[["id", "run"]].itertuples(index=False))
+
     def record(self, run: str) -> dict[str, Any] | None:
         """A run's record, of the profile that it names, else of `base`, else of another; None: not run.
 
@@ -137,7 +146,7 @@ class Numbers:
         ours = self.of_profile(profile) if profile else self.ours
         group = ours.group(get_run(run).name, protocol=protocol, profile=profile or self.base)
         found = [record["test"]["pooled"]["dsc"] for record in group.values()]
-        return two_digits(mean_and_std(found), "score") if found else NOT_RUN
+        return mean_and_std(found, digits=2) if found else NOT_RUN
 
     def _score(self, score: str, run: str) -> str:
         from chslib.metrics import SCORES
@@ -198,7 +207,15 @@ class Numbers:
         scores = [record["test"]["pooled"]["dsc"] for record in records]
         return f"{math.ceil((max(scores) - min(scores)) * 100) / 100:.2f}"
 
+    def _sealed(self, name: str, volume: str = "") -> str:
+        record = json.loads((self.source / "results/sealed-test.json").read_text(encoding="utf-8"))
+        found = record["evaluated"][name]
+        of = found.get("infection") or found["lungs"]
+        return f"{of['patients_dsc'][volume] if volume else of['pooled']['dsc']:.2f}"
+
     def _ledger(self, what: str, key: str) -> str:
+        from replication.evidence.ledger import mean_and_std
+
         line = self.lines[key]
         if what == "line":
             cells = [self._ledger(k, key) for k in ("paper", "ours", "new")]
@@ -215,7 +232,12 @@ class Numbers:
             return f"{float(line['paper']) / (2 - float(line['paper'])):.2f}"
         if what == "paper":
             return "claimed" if line["kind"] == "claim" else line["paper"]
-        return two_digits(line["ours" if what == "ours" else "new patients"], line["kind"])
+        if line["kind"] == "score":  # from the records: rounding the ledger's three digits would round twice
+            protocol = "slice" if what == "ours" else "patient"
+            cell = self.ours.cell(self.runs_of[key], line["metric"], protocol=protocol)
+            return mean_and_std(cell.pooled, digits=2) if cell else NOT_RUN
+        shown = line["ours" if what == "ours" else "new patients"]
+        return f"{float(shown.replace(',', '')) / 1e6:.1f}M" if line["kind"] == "parameters" else shown
 
     @property
     def _accepted(self) -> list[dict[str, Any]]:
@@ -242,15 +264,6 @@ class Numbers:
 def counted(number: int, what: str) -> str:
     """A count for prose: no fold, one fold, two folds, 5 folds."""
     return f"{COUNTS.get(number, number)} {what}{'s' * (number > 1)}"
-
-
-def two_digits(value: str, kind: str) -> str:
-    """A score of the ledger for prose: 0.982 ± 0.003 is 0.98 ± 0.00; what is no score stays."""
-    if kind == "parameters":
-        return f"{float(value.replace(',', '')) / 1e6:.1f}M"
-    if kind != "score" or value.startswith(NOT_RUN):
-        return NOT_RUN if value.startswith(NOT_RUN) else value
-    return " ± ".join(f"{float(part):.2f}" for part in value.split(" ± "))
 
 
 def _one(values: set[int]) -> str:

@@ -713,7 +713,7 @@ def test_a_committed_record_holds_together(path):
 
 
 # Second stages whose first was trained again, on another kind of processor, and so to other weights; the pages say so.
-FED_ANEW = {"cpu": {"alt-concat-infection"}}
+FED_ANEW = {"cpu": {"alt-concat-infection"}, "paper": {"table2-infection"}}
 
 
 @pytest.mark.parametrize("profile", [name for name in PROFILES if name != "smoke"])
