@@ -19,6 +19,7 @@ from replication.data.names import DATASETS
 from replication.data.sources import SOURCES
 from replication.data.splits import FOLDS
 from replication.evidence.records import KNOWN_DATA, Record, load_records
+from replication.evidence.verdicts import Spread, pooled_spread
 from replication.peers import build_peer
 from replication.training.grid import ALIASES, SETTINGS, get_run, table_networks
 
@@ -31,16 +32,15 @@ PROTOCOLS = {
 
 
 def score_of(scores: dict[str, float], metric: str) -> float:
-    """A column head's value of a record's scores; "1 - Pre." is what Sec. 4.3 calls false positives."""
+    """A column head's value of a record; "1 - Pre." is what Sec. 4.3 calls false positives."""
     return 1 - scores["precision"] if metric == "1 - Pre." else scores[COLUMNS[metric]]
 
 
 @dataclass(frozen=True)
 class Cell:
-    """Our values for one cell: pooled scores and means over slices by seed or fold, and their runs."""
+    """Our values for one cell: pooled scores by seed or fold, and their runs."""
 
     pooled: list[float]
-    per_slice: list[float]
     names: list[str]
     profile: str
 
@@ -66,6 +66,7 @@ class Ours:
         self, results: str | Path, profiles: Sequence[str] = ("paper", "cpu"), *, data: str | None = None
     ) -> None:
         self.results, self.data = Path(results), data
+        self._spreads: dict[tuple[str, str], Spread] = {}
         loaded = {profile: load_records(results, profile, data=data) for profile in profiles}
         self.accepted: dict[str, dict[str, Record]] = {p: a for p, (a, _) in loaded.items()}
         self.refused: dict[str, dict[str, str]] = {p: r for p, (_, r) in loaded.items()}
@@ -144,10 +145,21 @@ class Ours:
             raise ValueError(
                 f"No records of profile {profile!r} here; expected one of {', '.join(self.accepted)}."
             )
-        chosen = copy.copy(self)
+        chosen = copy.copy(self)  # with its spreads: they are of one run, whatever is compared
         for kind in ("accepted", "refused", "cut_short"):
             setattr(chosen, kind, {profile: getattr(self, kind)[profile]})
         return chosen
+
+    def spread(self, target: str, metric: str) -> Spread:
+        """The spread of one run on random slices, pooled within the rows of a target that have several seeds."""
+        key = (target, metric)
+        if key not in self._spreads:
+            self._spreads[key] = pooled_spread(
+                list(self.values(run, metric, protocol="slice", profile=profile).values())
+                for profile in self.accepted
+                for run in table_networks(target)
+            )
+        return self._spreads[key]
 
     def cell(self, run: str, metric: str, *, protocol: str = "slice") -> Cell | None:
         """Our values for a score of the paper, or None where there is no record."""
@@ -156,9 +168,6 @@ class Ours:
             return None
         return Cell(
             pooled=[score_of(r["test"]["pooled"], metric) for r in group],
-            per_slice=[
-                score_of({k: v["mean"] for k, v in r["test"]["per_slice"].items()}, metric) for r in group
-            ],
             names=[r["run"] for r in group],
             profile=profile,
         )
@@ -173,7 +182,7 @@ def comparable(results: str | Path, networks_of: str = "best") -> tuple[Ours, Ou
     """All records, and those of the one profile in which networks and protocols can be compared.
 
     Args:
-        networks_of: that profile; "best": the one that has more of the headline, "cpu" if none has any.
+        networks_of: that profile; "best": the one with more of the headline, "cpu" without any.
     """
     every = Ours(results, ("paper", "cpu") if networks_of == "best" else (networks_of,))
     if networks_of == "best":
@@ -282,14 +291,3 @@ def count_answer(rule: str, ours: Ours) -> Count:
     )
     reason = "exact" if whole else f"the records are of {described}, not of both sources fused"
     return Count(int(number), whole, reason, [r["run"] for r in group], profile)
-
-
-def settings_of(profile: str, names: Sequence[str], ours: Ours) -> str:
-    """Under what a verdict was reached, where that is less than the paper's: "128x128, 3 epochs"; else ""."""
-    if profile in ("", "paper"):
-        return ""
-    records = [ours.accepted[profile][name] for name in names]
-    size = records[0]["config"]["size"]
-    epochs = sorted({r["fit"]["epochs"] for r in records})
-    shown = f"{epochs[0]}" if len(epochs) == 1 else f"{epochs[0]}-{epochs[-1]}"
-    return f"{size}x{size}, {shown} epoch{'s' if shown != '1' else ''}"

@@ -19,7 +19,6 @@ from replication.evidence.estimates import (
     count_answer,
     parameters,
     record_answer,
-    settings_of,
     shorten,
 )
 from replication.evidence.records import first_stage_warning
@@ -113,12 +112,23 @@ def _line(number: dict[str, str], ours: Ours) -> Line:
     }  # fmt: skip
 
 
+def _settings(profile: str, names: Sequence[str], ours: Ours) -> str:
+    """Under what a verdict was reached, where that is less than the paper's: "128x128, 3 epochs"; else ""."""
+    if profile in ("", "paper"):
+        return ""
+    records = [ours.accepted[profile][name] for name in names]
+    size = records[0]["config"]["size"]
+    epochs = sorted({r["fit"]["epochs"] for r in records})
+    shown = f"{epochs[0]}" if len(epochs) == 1 else f"{epochs[0]}-{epochs[-1]}"
+    return f"{size}x{size}, {shown} epoch{'s' if shown != '1' else ''}"
+
+
 def _rest_on(line: Line, profile: str, names: list[str], ours: Ours) -> None:
     """Note the records that a line rests on."""
     warnings = {first_stage_warning(name, ours.accepted[profile]) for name in names} - {""}
     line.update(
         profile=profile, records=shorten(names), n=len(names),
-        at=settings_of(profile, names, ours), warning="; ".join(sorted(warnings)),
+        at=_settings(profile, names, ours), warning="; ".join(sorted(warnings)),
     )  # fmt: skip
 
 
@@ -133,9 +143,8 @@ def _score(number: dict[str, str], ours: Ours, line: Line) -> Judgement:
         return Judgement(NOT_RUN, reason=f"lacks {run}")
     _rest_on(line, cell.profile, cell.names, ours)
     line["ours"] = mean_and_std(cell.pooled)
-    return judge_score(
-        number["value"], cell.pooled, cell.per_slice, target=get_run(run).target, metric=metric
-    )
+    spread = ours.spread(get_run(run).target, metric)
+    return judge_score(number["value"], cell.pooled, metric=metric, spread=spread)
 
 
 def _parameters(number: dict[str, str], ours: Ours, line: Line) -> Judgement:
@@ -156,7 +165,11 @@ def _same(number: dict[str, str], ours: Ours, line: Line) -> Judgement:
             return Judgement(NOT_RUN, reason=count.reason)
         _rest_on(line, count.profile, count.names, ours)
         line["ours"] = str(count.number)
-        return judge_same(value, line["ours"]) if count.whole else Judgement(NOT_RUN, reason=count.reason)
+        return (
+            judge_same(value, line["ours"], run=True)
+            if count.whole
+            else Judgement(NOT_RUN, reason=count.reason)
+        )
     if number["run"]:
         profile, group = ours.best(number["run"])
         if not group:
@@ -167,7 +180,9 @@ def _same(number: dict[str, str], ours: Ours, line: Line) -> Judgement:
     else:
         answer = code_answer(rule)
     line.update(ours=answer, at="")  # what a run did is so at any size
-    return judge_same(value, answer)
+    if rule == "folds":
+        return Judgement(NOT_RUN, reason="five folds inside the 70 % are defined, and none was run")
+    return judge_same(value, answer, run=False)
 
 
 def _claim(number: dict[str, str], ours: Ours, line: Line) -> Judgement:
@@ -177,7 +192,7 @@ def _claim(number: dict[str, str], ours: Ours, line: Line) -> Judgement:
         return Judgement("not checkable", reason=number["note"])
     if rule == "eq1":
         line["ours"] = code_answer(rule)
-        return judge_same(number["value"], line["ours"])
+        return judge_same(number["value"], line["ours"], run=False)
     decided = {protocol: _decide(rule, ours, protocol) for protocol in ("slice", "patient")}
     profile, judgement, words, names = decided["patient"]
     line["new patients"] = words or NOT_RUN
@@ -199,7 +214,10 @@ def _decide(rule: str, ours: Ours, protocol: str) -> tuple[str, Judgement, str, 
             used |= {r["run"] for r in ours.group(run, protocol=protocol, profile=profile).values()}
             return ours.values(run, metric, protocol=protocol, profile=profile)
 
-        judgement, words = judge_claim(rule, values)
+        spread_of = (
+            (lambda run, metric: ours.spread(get_run(run).target, metric)) if protocol == "slice" else None
+        )
+        judgement, words = judge_claim(rule, values, spread_of)
         if words:
             return profile, judgement, words, sorted(used)
         tried.append((len(judgement.reason.split(", ")), len(tried), judgement))

@@ -117,7 +117,7 @@ def _verdict_of_row(cells: pd.DataFrame) -> str:
     dsc = cells.loc["DSC"]
     if dsc["verdict"] in (NOT_RUN, DRY_RUN):
         return dsc["verdict"]
-    scores = cells.loc[list(COLUMNS), "verdict"]
+    scores = cells.loc[[c for c in COLUMNS if c != "JI"], "verdict"]  # the printed JI is comparable with none
     counted = f"{(scores == 'reproduced').sum()} of {len(scores)} scores reproduced"
     return f"DSC {_with_place(cells).loc['DSC']}; {counted}"
 
@@ -171,9 +171,10 @@ class Shown:
 # The green and the vermilion of Okabe and Ito, darker on white and lighter on black: contrast above 4.5 on both. The words
 # say the same.
 _VERDICT_STYLE = {
-    "not reproduced": "color: light-dark(#B34700, #FF8A4C)",
+    **dict.fromkeys(("below the paper", "contradicted", "differs"), "color: light-dark(#B34700, #FF8A4C)"),
+    "above the paper": "color: light-dark(#0072B2, #56B4E9)",
     "reproduced": "color: light-dark(#00704F, #2FC79A)",
-    "partly": "font-style: italic",
+    "undecided": "font-style: italic",
 }
 
 

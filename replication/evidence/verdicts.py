@@ -1,45 +1,43 @@
-"""When a number of the paper counts as reproduced: tolerances, verdicts, and the rules of its claims.
+"""When a number of the paper counts as reproduced: the spread of one run, verdicts, and the rules of claims.
 
-The paper prints one number a cell and no spread (register row 48), so the tolerance is ours:
+The paper prints one number a cell and no spread (register row 48), so the tolerance of a score is
 
 * half a unit of what is printed (0.005 for 0.88), since more was not said, and
-* the spread of one run: what a further seed lies within with 95 %, by the standard deviation of those
-  that were run and Student's t for their number, `t s sqrt(1 + 1/n)`; but never more than the default
-  below, so that unstable training cannot excuse a difference. With one seed, the default itself:
-    - lungs 0.02, infection 0.05 for Pre., Rec., DSC and JI: about what independent groups differ by on
-      the same 20 volumes (lungs DSC 0.91-0.96, infection 0.76-0.78, radiologists among
-      themselves about 0.70);
-    - 0.01 for Acc. and Spe., which nine tenths of background hold up whatever the network does.
+* what a further run lies within with 95 %: t s sqrt(1 + 1/n) about the mean of n seeds. s is pooled within
+  rows: the standard deviation of the seeds of every row that has several, each about its own mean, over all such
+  rows of a kind of mask (`Spread`); t is Student's for the degrees of freedom that they have together. Where no row has
+  several seeds there is no tolerance but the rounding.
 
-"reproduced": the difference is within the tolerance. "partly": within twice the tolerance, or the
-mean over slices is within it where the pooled score is not, since the paper does not say over what it
-averages (register row 18). "not reproduced": otherwise. "not run": no record answers.
-"not checkable": no run could.
+A score is "reproduced" within the tolerance, else "above the paper" or "below the paper": a compared network that
+scores above what is printed for it is not as far from the paper as one below. A Jaccard index is "not comparable": the
+printed column follows from no formula (the audit; register row 18).
 
-Parameter counts have no spread: reproduced within half a unit, partly within 10 % (a bias more, a
-head less). Counts of slices and volumes, and settings, are the same or not.
+A claim is a list of k comparisons "a > b" of runs. Means over n seeds differ clearly where they differ by more than
+t s sqrt(2/n), with t at 1 - 0.025/k (Bonferroni), so that a claim of many comparisons has no more chances of being right
+by luck than one of one. "reproduced": each comparison holds clearly. "contradicted": one clearly holds the other way.
+"undecided": neither; more seeds would tell. On new patients the differences are paired by fold, with their own deviation.
 
-A claim is a list of comparisons. One is clear if the mean difference, paired by split and seed,
-exceeds the spread of one pair, found as that of one run (0 within one run or against a bound). Reproduced: all are clear. Partly: more than half hold at all.
+Counts, settings and parameters have no spread. A parameter count is reproduced within half a unit. A count of slices is
+"reproduced" or "differs". What the code was built to be, or a source declares, agrees "by construction", which is no result.
+"not run": no record answers. "not checkable": no run could.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.stats import t as student_t
 
-from replication.training.grid import get_run
-
-VERDICTS = ("reproduced", "partly", "not reproduced", "not run", "not checkable")
-SPREAD = {"lungs": 0.02, "infection": 0.05}
-SPREAD_BACKGROUND = 0.01  # Acc. and Spe.
-PARTLY_PARAMETERS = 0.10
+VERDICTS = (
+    "reproduced", "above the paper", "below the paper", "contradicted", "undecided", "differs",
+    "by construction", "not comparable", "not run", "not checkable",
+)  # fmt: skip
 _EDGE = 1e-9  # a difference of exactly the tolerance is within it
 
 # (run without its suffix, metric) -> value by suffix (split and seed).
 Values = Callable[[str, str], dict[str, float]]
+SpreadOf = Callable[[str, str], "Spread"]  # (run, metric)
 
 
 @dataclass(frozen=True)
@@ -67,48 +65,55 @@ def printed(value: str) -> tuple[float, float]:
     return float(f"{match[1]}.{digits or 0}") * unit, 0.0 if whole else 0.5 * unit / 10 ** len(digits)
 
 
-def default_spread(target: str, metric: str) -> float:
-    """What two runs of one network may differ by where only one was made."""
-    return SPREAD_BACKGROUND if metric in ("Acc.", "Spe.") else SPREAD[target]
+@dataclass(frozen=True)
+class Spread:
+    """Standard deviation of one run, pooled within rows, and its degrees of freedom; none of both where freedom is 0."""
+
+    deviation: float = 0.0
+    freedom: int = 0
+
+    def t(self, *, tail: float = 0.025) -> float:
+        """Student's quantile above which `tail` lies; 0 without freedom."""
+        return float(student_t.ppf(1 - tail, self.freedom)) if self.freedom else 0.0
 
 
-def spread(values: list[float], *, default: float) -> tuple[float, str]:
-    """What a further value lies within with 95 %, at most the default; and why.
+def pooled_spread(rows: Iterable[Sequence[float]]) -> Spread:
+    """The spread of one run from the seeds of several rows, each about its own mean; rows of one seed tell nothing.
 
-    Half the prediction interval of normal values about their mean. Two standard deviations would
-    hold a further seed with 65 % where they are those of two seeds.
+    Example:
+        >>> pooled_spread([[0.70, 0.74], [0.80, 0.81, 0.82], [0.5]])
+        Spread(deviation=0.018257418583505554, freedom=3)
     """
-    n = len(values)
-    if n < 2:
-        return default, f"default {default:g}, one seed"
-    half = float(student_t.ppf(0.975, n - 1) * np.std(values, ddof=1) * np.sqrt(1 + 1 / n))
-    if half > default:
-        return default, f"default {default:g}, as by {n} seeds a further one lies within {half:.3f}"
-    return half, f"by {n} seeds a further one lies within {half:.3f}"
+    several = [np.asarray(row, float) for row in rows if len(row) > 1]
+    freedom = sum(len(row) - 1 for row in several)
+    squares = sum(float(((row - row.mean()) ** 2).sum()) for row in several)
+    return Spread(float(np.sqrt(squares / freedom)), freedom) if freedom else Spread()
 
 
-def judge_score(
-    value: str, pooled: list[float], per_slice: list[float], *, target: str, metric: str
-) -> Judgement:
+def judge_score(value: str, pooled: list[float], *, metric: str, spread: Spread) -> Judgement:
     """A printed score against ours, one a seed.
 
     Args:
         value: as printed.
-        pooled, per_slice: pooled scores, and means over slices.
-        target: "lungs" or "infection"; metric: a column head.
+        pooled: pooled scores.
+        metric: a column head.
+        spread: of one run, for this score and kind of mask.
     """
     paper, half = printed(value)
-    extra, why = spread(pooled, default=default_spread(target, metric))
-    tolerance = half + extra
     difference = float(np.mean(pooled)) - paper
-    reason = f"rounding {half:g} + {why}"
+    if metric == "JI":
+        return Judgement("not comparable", difference, reason="the printed column follows from no formula")
+    n = len(pooled)
+    further = spread.t() * spread.deviation * (1 + 1 / n) ** 0.5
+    tolerance = half + further
+    reason = f"rounding {half:g} + a further run {further:.3f}, by a spread of {spread.deviation:.3f} ({spread.freedom} degrees of freedom)"
     if abs(difference) <= tolerance + _EDGE:
         return Judgement("reproduced", difference, tolerance, reason)
-    if abs(difference) <= 2 * tolerance + _EDGE:
-        return Judgement("partly", difference, tolerance, f"{reason}; within twice that")
-    if abs(float(np.mean(per_slice)) - paper) <= tolerance + _EDGE:
-        return Judgement("partly", difference, tolerance, f"{reason}; the mean over slices is within it")
-    return Judgement("not reproduced", difference, tolerance, reason)
+    return Judgement(_side(difference), difference, tolerance, reason)
+
+
+def _side(difference: float) -> str:
+    return "above the paper" if difference > 0 else "below the paper"
 
 
 def judge_parameters(value: str, ours: int) -> Judgement:
@@ -117,16 +122,20 @@ def judge_parameters(value: str, ours: int) -> Judgement:
     difference = ours - paper
     if abs(difference) <= half + _EDGE:
         return Judgement("reproduced", difference, half, "rounding")
-    verdict = "partly" if abs(difference) <= PARTLY_PARAMETERS * paper else "not reproduced"
-    return Judgement(verdict, difference, half, f"rounding; {difference / paper:+.0%}")
+    return Judgement(_side(difference), difference, half, f"rounding; {difference / paper:+.0%}")
 
 
-def judge_same(value: str, ours: str) -> Judgement:
-    """A count or a setting: the same or not."""
+def judge_same(value: str, ours: str, *, run: bool) -> Judgement:
+    """A count or a setting: the same or not.
+
+    Args:
+        run: a run could have found otherwise; else it is so by construction.
+    """
     difference = float("nan")
     if re.fullmatch(r"\d+", value) and re.fullmatch(r"\d+", ours):
         difference = float(int(ours) - int(value))
-    return Judgement("reproduced" if ours == value else "not reproduced", difference, 0.0, "exact")
+    same = "reproduced" if run else "by construction"
+    return Judgement(same if ours == value else "differs", difference, 0.0, "exact")
 
 
 @dataclass(frozen=True)
@@ -159,23 +168,29 @@ def parse_rule(rule: str) -> list[Comparison]:
     return comparisons
 
 
-def _margin(comparison: Comparison, differences: list[float]) -> float:
-    a, b = comparison.a, comparison.b
-    if isinstance(a, float) or isinstance(b, float) or a[0] == b[0]:
-        return 0.0
-    return spread(differences, default=default_spread(get_run(a[0]).target, a[1]))[0]
+def _margin(comparison: Comparison, differences: list[float], spread: Spread | None, k: int) -> float:
+    """What a mean difference must exceed to be clear, among k comparisons; no bound at all where one pair is all there is."""
+    n, sides = len(differences), 2 - isinstance(comparison.a, float) - isinstance(comparison.b, float)
+    if spread is None:  # paired by fold, with their own deviation
+        if n < 2:
+            return float("inf")
+        own = Spread(float(np.std(differences, ddof=1)), n - 1)
+        return own.t(tail=0.025 / k) * own.deviation / n**0.5
+    return spread.t(tail=0.025 / k) * spread.deviation * (sides / n) ** 0.5
 
 
-def judge_claim(rule: str, values: Values) -> tuple[Judgement, str]:
+def judge_claim(rule: str, values: Values, spread_of: SpreadOf | None = None) -> tuple[Judgement, str]:
     """A claim against our records; the judgement and, in words, what was found.
 
     Args:
         rule: see `parse_rule`.
         values: pooled scores of a run by split and seed; empty where there is none.
+        spread_of: the spread of a run's score; None: differences are paired, and have their own.
     """
+    comparisons = parse_rule(rule)
     found: list[tuple[float, float]] = []
     lacking: set[str] = set()
-    for comparison in parse_rule(rule):
+    for comparison in comparisons:
         sides = (comparison.a, comparison.b)
         scores = [None if isinstance(side, float) else values(*side) for side in sides]
         lacking |= {side[0] for side, score in zip(sides, scores) if score is not None and not score}
@@ -186,14 +201,20 @@ def judge_claim(rule: str, values: Values) -> tuple[Judgement, str]:
         )
         differences = [a[k] - b[k] for k in sorted(common)]
         if differences:
-            found.append((float(np.mean(differences)), _margin(comparison, differences)))
+            run = next(side for side in sides if not isinstance(side, float))
+            spread = spread_of(*run) if spread_of else None
+            margin = _margin(comparison, differences, spread, len(comparisons))
+            found.append((float(np.mean(differences)), margin))
         elif not lacking:
             lacking |= {side[0] for side in sides if not isinstance(side, float)}
     if lacking:
         return Judgement("not run", reason=f"lacks {', '.join(sorted(lacking))}"), ""
-    hold = sum(d > 0 for d, _ in found)
     clear = sum(d > m for d, m in found)
+    other = sum(d < -m for d, m in found)
     least, margin = min(found)
-    verdict = "reproduced" if clear == len(found) else "partly" if hold > len(found) / 2 else "not reproduced"
-    words = f"{hold} of {len(found)} hold, {clear} clearly; least {least:+.3f}"
-    return Judgement(verdict, least, margin, "differences paired by split and seed"), words
+    verdict = "reproduced" if clear == len(found) else "contradicted" if other else "undecided"
+    words = (
+        f"{sum(d > 0 for d, _ in found)} of {len(found)} hold, {clear} clearly"
+        f"{f', {other} clearly the other way' if other else ''}; least {least:+.3f}"
+    )
+    return Judgement(verdict, least, margin, f"{len(found)} comparisons, together at 95 %"), words

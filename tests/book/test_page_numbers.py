@@ -214,7 +214,7 @@ def test_what_the_sentences_judge_still_holds(numbers, scores, copied) -> None:
     )
     claims = {
         "**The lungs come out better than printed,**": float(numbers.lines["t2-lungs-dsc"]["ours"].split()[0]) > 0.96,
-        "does not replicate within our budget": verdict["t2-infection-dsc"] == "not reproduced",
+        "does not replicate within our budget": verdict["t2-infection-dsc"] == "below the paper",
         "**The compared networks come out better than printed, too.**": all(
             float(numbers.lines[f"t3-{key}-dsc"]["ours"].split()[0]) > float(numbers.lines[f"t3-{key}-dsc"]["paper"])
             for key in ("unet", "unetpp", "attention-unet", "infnet", "miniseg")
