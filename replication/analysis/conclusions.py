@@ -103,7 +103,7 @@ def conclusions(ours: Ours, lines: pd.DataFrame) -> list[str]:
         )
         found.append(
             f"{table}: {len(run)} of its {len(rows.loc[table])} rows were run. From the lowest to the highest they lie "
-            f"{theirs:.2f} apart in the paper and {mine:.2f} here, trained alike: the large difference {word}."
+            f"{theirs:.2f} apart in the paper and {mine:.2f} here, with one budget: the large difference {word}."
         )
     found += _full_size_in_words(ours)
     beyond = [
