@@ -21,7 +21,7 @@ from chslib.pooling import HybridPool2d
 from replication.figures.style import BLUE, GREEN, SKY, VERMILION
 
 GREY, POINTS = "0.35", 9
-STEP, DROP = 0.42, 0.72  # of the U, from one level to the next, inches
+STEP, DROP = 0.36, 0.72  # of the U, from one level to the next, inches
 Shapes = dict[str, tuple[int, ...]]
 
 
@@ -118,7 +118,7 @@ def plot_network(network: RAIUNet, *, size: int = 256) -> Figure:
     """One network as a U (Fig. 6): channels above each bar, sides on the left, what joins them by colour."""
     shapes = traced_shapes(network, size=size)
     depth = len(network.decoder)
-    figure, axis = _canvas(-1.25, STEP * 2 * depth + 0.95, -DROP * depth - 1.0, 1.12)
+    figure, axis = _canvas(-1.2, STEP * 2 * depth + 0.85, -DROP * depth - 1.0, 1.12)
     _u(axis, shapes, x=0, y=0, scale=1, words=True)
     end, foot = STEP * 2 * depth, -DROP * depth
     block = "RIB" if isinstance(network.bottleneck, ResidualInceptionBlock) else "double convolution"
