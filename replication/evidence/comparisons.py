@@ -168,6 +168,32 @@ def at_full_size(results: str | Path | Ours, *, beside: str = "cpu") -> pd.DataF
     return pd.DataFrame(rows, columns=columns)
 
 
+def at_equal_epochs(results: str | Path | Ours, *, epoch: int = 10, profile: str = "paper") -> pd.DataFrame:
+    """Infection on random slices, every network of a profile after the same number of epochs, cut short or not.
+
+    Args:
+        results: see `our_records`.
+        epoch: after which the validation score is taken.
+
+    Returns:
+        A row for each run that had so many, the highest first: run, validation (pooled DSC of the validation slices
+        after that epoch), test (pooled DSC of the kept epoch), epochs, ended (as in `at_full_size`).
+    """
+    lines = at_full_size(results).query("protocol == 'slice'").set_index("run")
+    ours = our_records(results)
+    of = ours.accepted.get(profile, {}) | ours.cut_short.get(profile, {})
+    rows = [
+        {
+            "run": run, "validation": of[run]["fit"]["history"][epoch - 1]["val_dsc"], "test": lines.loc[run, "after"],
+            "epochs": int(lines.loc[run, "epochs"]), "ended": lines.loc[run, "ended"],
+        }
+        for run in lines.index
+        if RUNS[run].target == "infection" and RUNS[run].seed == 0 and len(of[run]["fit"]["history"]) >= epoch
+    ]  # fmt: skip
+    columns = ["run", "validation", "test", "epochs", "ended"]
+    return pd.DataFrame(rows, columns=columns).sort_values("validation", ascending=False, ignore_index=True)
+
+
 def infection_rows(ours: Ours) -> pd.DataFrame:
     """Infection DSC of every row of Tables 2-5, see `scores_of`; indexed by table and row."""
     found = {}

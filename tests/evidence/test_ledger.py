@@ -13,7 +13,7 @@ import pytest
 
 from chslib.metrics import evaluate
 from chslib.network import ARMS
-from replication.evidence.comparisons import at_full_size, differences, gains, scores_of
+from replication.evidence.comparisons import at_equal_epochs, at_full_size, differences, gains, scores_of
 from replication.evidence.estimates import COLUMNS, Ours, code_answer, count_answer, parameters, shorten
 from replication.evidence.ledger import KINDS, LEDGER_COLUMNS, NOT_RUN, ledger, mean_and_std, paper_numbers
 from replication.evidence.records import KNOWN_DATA, first_stage_warning, load_records, read_record
@@ -757,3 +757,14 @@ def test_the_paper_s_numbers_are_a_plain_csv():
         rows = list(csv.DictReader(file))
     assert pd.DataFrame(rows).equals(paper_numbers())
     assert {row["notebook"].split("_")[0] for row in rows} <= {f"{n:02d}" for n in range(1, 13)}
+
+
+def test_at_equal_epochs_a_cut_short_run_stands_beside_finished_ones():
+    ours = Ours(ROOT / "results")
+    lines = at_equal_epochs(ours).set_index("run")
+    assert {"table2-infection", "table4-full", "table4-bu", "table3-infnet"} <= set(lines.index)
+    assert lines["validation"].is_monotonic_decreasing
+    record = ours.cut_short["paper"]["table2-infection"]
+    assert lines.loc["table2-infection", "validation"] == record["fit"]["history"][9]["val_dsc"]
+    assert lines.loc["table2-infection", "ended"] == "out of time"
+    assert at_equal_epochs(ours, epoch=11).set_index("run").index.isin(["table2-infection"]).sum() == 0
