@@ -21,11 +21,14 @@ def add_to(groups: Any) -> None:
         )
         command.add_argument("--results", default="results", help="folder of the record (%(default)s)")
     thresholds = commands.add_parser("thresholds", help="score a trained run at a ladder of thresholds")
-    thresholds.add_argument("run", help="a name of the grid; chs-net list shows them")
-    thresholds.add_argument("--profile", default="cpu")
-    thresholds.add_argument("--slices", required=True, help="folder of the slice store")
-    thresholds.add_argument("--results", default="results", help="folder of the records (%(default)s)")
-    thresholds.add_argument("--runs", default="runs", help="folder of the weights (%(default)s)")
+    lesions = commands.add_parser("lesions", help="recall of a run by the size of a lesion")
+    for command in (thresholds, lesions):
+        command.add_argument("run", help="a name of the grid; chs-net list shows them")
+        command.add_argument("--profile", default="cpu")
+        command.add_argument("--slices", required=True, help="folder of the slice store")
+        command.add_argument("--results", default="results", help="folder of the records (%(default)s)")
+        command.add_argument("--runs", default="runs", help="folder of weights and predictions (%(default)s)")
+    lesions.set_defaults(run_command=_lesions)
     leak.set_defaults(run_command=_leak)
     contrast.set_defaults(run_command=_contrast)
     thresholds.set_defaults(run_command=_thresholds)
@@ -69,3 +72,17 @@ def _thresholds(options: argparse.Namespace) -> None:
         f"{path}: at 0.5 DSC {line['usual']:.3f}, at {line['threshold']:g} (chosen on validation slices) "
         f"{line['chosen']:.3f}, at most {line['highest']:.3f}"
     )
+
+
+def _lesions(options: argparse.Namespace) -> None:
+    from replication.analysis.lesions import FOLDER, lesion_record
+    from replication.files import write_json
+
+    where = {k: getattr(options, k) for k in ("profile", "slices", "results", "runs")}
+    record = lesion_record(options.run, **where)
+    write_json(Path(options.results) / FOLDER / options.profile / f"{record['run']}.json", record)
+    for of in record["classes"]:
+        recall = of["found"] / of["pixels"] if of["pixels"] else float("nan")
+        print(
+            f"from {of['from']:5} pixels: {of['lesions']:5} lesions, {of['touched']:5} touched, recall {recall:.3f}"
+        )
