@@ -239,6 +239,12 @@ def test_what_the_sentences_judge_still_holds(numbers, scores, copied) -> None:
             scores["beyond-unet-patient-fold0"]["dsc"] <= scores["table4-bu-patient-fold0"]["dsc"],
         "comes close to the paper’s score, on the paper’s test, and nowhere else":
             abs(whole["table4-full"] - 0.88) < 0.02 and float(numbers.value("sealed paper/table4-full")) < 0.7,
+        "behind each in recall; no difference is clear": numbers.lines["claim-recall-peers"]["ours"].startswith("0 of 5")
+            and numbers.lines["claim-peers-dsc"]["ours"].startswith("5 of 5 hold, 0 clearly"),
+        "Two seeds: no step is clear": "0 clearly" in numbers.lines["claim-components-direct"]["ours"],
+        "(the lowest is a volume of two slices)": min(
+            (patient["dsc"], who) for record in numbers.ours.best(SLICE, protocol="patient")[1]
+            for who, patient in record["test"]["patients"].items())[1] == "radiopaedia_29_86490_1",
         "more than the compared networks and near the": whole["table4-full"] > max(
             dsc for run, dsc in whole.items() if run.startswith("table3") and "fold" not in run),
         "More epochs can raise the score that leaks and lower the other.":
