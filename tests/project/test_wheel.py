@@ -111,3 +111,8 @@ def test_alone_with_its_dependencies_it_loads_and_segments(wheel: Path, tmp_path
         "monai",
         "scipy",
     }
+    asked = subprocess.run(
+        [tmp_path / "env/bin/python", "-I", "-m", "replication", "list"], capture_output=True, text=True
+    )
+    assert asked.returncode == 1 and "Traceback" not in asked.stderr
+    assert asked.stderr.startswith("error: No module named") and "pip install chslib[study]" in asked.stderr
