@@ -2,63 +2,23 @@
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import limits, pooling, quality, roofline
+from benchmarks.turns import exponent, forward_flops, network_of, print_rows, time_in_turns
 from benchmarks.worker import FORMS, Job
-from chslib.network import build_network, count_parameters
+from chslib.network import count_parameters
 from replication.files import write_json
-from replication.peers import PEERS, build_peer
+from replication.peers import PEERS
 from replication.provenance import digest, environment
 
 ROOT = Path(__file__).resolve().parent.parent
 PEER_NETWORKS = ("full", "bu", *(peer for peer in PEERS if peer != "bu"))
-
-
-def time_in_turns(jobs: list[Job], *, rounds: int = 2, profile: bool = False) -> list[dict[str, Any]]:
-    """Each job in processes of its own, in turns; the steps of all rounds, and the largest memory."""
-    results: list[dict[str, Any]] = [{} for _ in jobs]
-    for turn in range(rounds):
-        for job, result in zip(jobs, results, strict=True):
-            options = json.dumps({"job": vars(job), "profile": profile and turn == 0})
-            print(
-                f"  {job.network}, {job.form}, {job.mode}, {job.size}x{job.size}, batch {job.batch}",
-                flush=True,
-            )
-            done = subprocess.run(
-                [sys.executable, "-m", "benchmarks.worker", options],
-                cwd=ROOT,
-                capture_output=True,
-                text=True,
-                env={**os.environ, "OMP_NUM_THREADS": str(job.threads)},
-            )
-            if done.returncode:
-                result["failed"] = done.stderr.strip().splitlines()[-1:] or [f"exit {done.returncode}"]
-                continue
-            found = json.loads(done.stdout.strip().splitlines()[-1])
-            result.setdefault("seconds", []).extend(found["seconds"])
-            if found["memory_mib"] is not None:
-                result["memory_mib"] = max(result.get("memory_mib", 0), found["memory_mib"])
-            result.update({k: found[k] for k in ("profile",) if k in found})
-    for job, result in zip(jobs, results, strict=True):
-        result["job"] = vars(job)
-        if "seconds" in result:
-            result["ms_per_slice"] = 1e3 * float(np.median(result["seconds"])) / job.batch
-    return results
-
-
-def exponent(sizes: list[float], values: list[float]) -> float:
-    """Slope of a straight line through the logarithms: y grows as x to this power."""
-    return float(np.polyfit(np.log(sizes), np.log(values), 1)[0])
 
 
 class Parts:
@@ -115,7 +75,7 @@ class Parts:
             ),
         }
         for size, rows in found.items():
-            _print_rows(rows, f"{size}x{size}")
+            print_rows(rows, f"{size}x{size}")
         return found
 
     def batch(self) -> dict[str, Any]:
@@ -123,7 +83,7 @@ class Parts:
         rows = time_in_turns(
             [self._jobs(form=form, batch=b) for form in ("plain", "fast") for b in (2, 4, 8, 16)], rounds=1
         )
-        _print_rows(rows, "batches")
+        print_rows(rows, "batches")
         return {"128": rows}
 
     def profile(self) -> dict[str, Any]:
@@ -158,8 +118,8 @@ class Parts:
             if dtype == "float32" or form == "folded"
         ]
         rows = time_in_turns(jobs)
-        _print_rows(rows, "inference")
-        return {"rows": rows, "forward_flops": {n: _forward_flops(n, 256) for n in ("full", "bu")}}
+        print_rows(rows, "inference")
+        return {"rows": rows, "forward_flops": {n: forward_flops(n, 256) for n in ("full", "bu")}}
 
     def growth(self) -> dict[str, Any]:
         """Time and memory of a training step against size, batch and threads, with exponents."""
@@ -191,7 +151,7 @@ class Parts:
                 ),
             },
         }
-        _print_rows([*by_size, *by_threads, *of_unet], "growth")
+        print_rows([*by_size, *by_threads, *of_unet], "growth")
         print("  " + ", ".join(f"{k}: {v:.2f}" for k, v in found["exponents"].items()))
         return found
 
@@ -203,11 +163,11 @@ class Parts:
                 [self._jobs(network=n, mode=mode, size=size, batch=batch, steps=2) for n in PEER_NETWORKS],
                 rounds=1,
             )
-        _print_rows(rows, "peers")
+        print_rows(rows, "peers")
         counts = {
             name: {
-                "parameters": count_parameters(_network(name)),
-                "macs_256": _forward_flops(name, 256) / 2,
+                "parameters": count_parameters(network_of(name)),
+                "macs_256": forward_flops(name, 256) / 2,
             }
             for name in PEER_NETWORKS
         }
@@ -233,7 +193,7 @@ class Parts:
             return {"rows": []}
         common = {"form": "fast", "size": 256, "batch": 16, "steps": 20}
         rows = time_in_turns([self._jobs(**{**common, **change}) for change in changes], rounds=1)
-        _print_rows(rows, "GPU")
+        print_rows(rows, "GPU")
         return {"rows": rows}
 
     def quality(self) -> dict[str, Any]:
@@ -245,35 +205,6 @@ class Parts:
             )
             print(f"  {key}: plain less fast, by epoch: {shown}: {'within' if all(within) else 'not within'}")
         return found
-
-
-def _network(name: str) -> torch.nn.Module:
-    return build_peer(name) if name in PEERS and name != "bu" else build_network(name)
-
-
-def _forward_flops(name: str, size: int) -> int:
-    """Operations of one slice forward, as torch counts them (a multiplication and an addition are two)."""
-    network = _network(name).eval().to(memory_format=torch.channels_last)
-    x = torch.zeros(1, 1, size, size).contiguous(memory_format=torch.channels_last)
-    with FlopCounterMode(display=False) as counter, torch.inference_mode():
-        network(x)
-    return counter.get_total_flops()
-
-
-def _print_rows(rows: list[dict[str, Any]], title: str) -> None:
-    first = next((r["ms_per_slice"] for r in rows if "ms_per_slice" in r), float("nan"))
-    print(f"  {title}")
-    for row in rows:
-        how = [word for word in ("compile", "repeatable") if row["job"][word]]
-        job = row["job"] | {"dtype": ", ".join([row["job"]["dtype"], *how])}
-        name = f"{job['network']}, {job['form']}, {job['mode']} {job['size']}, batch {job['batch']}, {job['dtype']}, {job['threads']} threads"
-        if "ms_per_slice" not in row:
-            print(f"    {name:75} failed: {row['failed']}")
-            continue
-        print(
-            f"    {name:75} {row['ms_per_slice']:8.1f} ms a slice {first / row['ms_per_slice']:6.2f}x "
-            + (f"{row['memory_mib']:7.0f} MiB" if "memory_mib" in row else "")
-        )
 
 
 PARTS = (

@@ -1,6 +1,5 @@
 """The graph of the grid, dry: what runs, behind what, and what does not run again; nothing is trained."""
 
-import importlib.util
 import json
 import os
 import re
@@ -16,11 +15,9 @@ from replication.training.grid import RUNS, campaign
 from replication.training.state import State, run_state
 
 ROOT = Path(__file__).resolve().parents[2]
-# workflow/ is no package; its one module is loaded by path.
-_spec = importlib.util.spec_from_file_location("workflow_steps", ROOT / "workflow/steps.py")
-steps = importlib.util.module_from_spec(_spec)
-sys.modules[_spec.name] = steps  # where its dataclass looks itself up
-_spec.loader.exec_module(steps)
+# workflow/ is no package; its jobs run as scripts.
+sys.path.insert(0, str(ROOT / "workflow"))
+import steps  # noqa: E402
 
 CASCADE = ("table2-lungs", "table2-infection")
 
