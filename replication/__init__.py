@@ -1,0 +1,1 @@
+"""What the replication needs beside `chslib`: data, compared networks, training, evidence, analyses, figures."""
