@@ -156,8 +156,10 @@ class RAIUNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         # Reading every value would stall a GPU each training step, and break a compiled or captured
         # graph; there the loss is watched instead.
-        blind = x.is_cuda and (self.training or torch.cuda.is_current_stream_capturing())
-        finite = not torch.compiler.is_compiling() and not blind
+        finite = not (
+            torch.compiler.is_compiling()
+            or (x.is_cuda and (self.training or torch.cuda.is_current_stream_capturing()))
+        )
         check_input(x, channels=self.in_channels, divisor=self.divisor, finite=finite)
         maps = []  # F^1 .. F^4, then the bottleneck: halving sides, widths as in self.widths
         for block, pool in zip(self.encoder, self.pools):
