@@ -11,7 +11,7 @@ from dataclasses import replace
 import nibabel as nib
 import numpy as np
 import pytest
-from test_sources import (
+from served import (
     MEDSEG,
     ZENODO,
     another,
