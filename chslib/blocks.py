@@ -11,7 +11,7 @@ from chslib.fast import gpu
 from chslib.fast.cpu import PointwiseConv2d, conv1x1, conv1x1_of_parts
 from chslib.pooling import HybridPool2d, MaxPool2d
 
-POOLINGS = ("hybrid", "max")
+POOLINGS = ("hybrid", "max", "average")
 
 
 class DepthwiseSeparableConv2d(nn.Module):
@@ -59,7 +59,8 @@ class InceptionConv(nn.Module):
 
     Args:
         in_channels, out_channels: C and out.
-        pooling: "hybrid" (the paper), or "max" for the ablation arm without hybrid pooling.
+        pooling: "hybrid" (the paper), "max" for the ablation arm without hybrid pooling, or "average":
+            average in place of spectral pooling beside max pooling.
         same_spectral: see `HybridPool2d`.
     """
 
@@ -75,14 +76,16 @@ class InceptionConv(nn.Module):
             )
             for f in (1, 3, 5)
         )
-        if pooling == "hybrid":
-            pool = HybridPool2d(
-                in_channels, out_channels, padding="same", same_spectral=same_spectral, bias=False
-            )
-        else:
+        if pooling == "max":
             pool = nn.Sequential(
                 MaxPool2d(padding="same"), PointwiseConv2d(in_channels, out_channels, bias=False)
             )
+        else:
+            beside = "average" if pooling == "average" else "spectral"
+            pool = HybridPool2d(
+                in_channels, out_channels, padding="same", beside_max=beside, same_spectral=same_spectral,
+                bias=False,
+            )  # fmt: skip
         self.pool = nn.Sequential(pool, *_norm_relu(out_channels))
         self.merge = PointwiseConv2d(4 * out_channels, out_channels, bias=False)
         self.norm_relu = nn.Sequential(*_norm_relu(out_channels))
@@ -96,23 +99,31 @@ class ResidualInceptionBlock(nn.Module):
     """RIB (Fig. 7): two inception convolutions, plus a 3x3 DSC + BN shortcut, added.
 
     (N, C, H, W) -> (N, out, H, W). The shortcut follows the text; the authors' sister code has
-    a 1x1 (register row 8). No activation is named after the sum and none is applied (row 22).
+    a 1x1 (register row 8; ``shortcut_kernel=1``). No activation is named after the sum and none is applied (row 22).
     The valid pooling that Fig. 7 draws behind the block belongs to the network.
 
     Args:
         in_channels, out_channels: C and out (d and d').
         pooling, same_spectral: see `InceptionConv`.
+        shortcut_kernel: f of the shortcut's DSC, odd.
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, *, pooling: str = "hybrid", same_spectral: str = "lowpass"
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        pooling: str = "hybrid",
+        same_spectral: str = "lowpass",
+        shortcut_kernel: int = 3,
     ) -> None:
         super().__init__()
         options = {"pooling": pooling, "same_spectral": same_spectral}
         self.ic1 = InceptionConv(in_channels, out_channels, **options)
         self.ic2 = InceptionConv(out_channels, out_channels, **options)
         self.shortcut = nn.Sequential(
-            DepthwiseSeparableConv2d(in_channels, out_channels, kernel_size=3), nn.BatchNorm2d(out_channels)
+            DepthwiseSeparableConv2d(in_channels, out_channels, kernel_size=shortcut_kernel),
+            nn.BatchNorm2d(out_channels),
         )
 
     def forward(self, x: Tensor) -> Tensor:

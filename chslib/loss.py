@@ -9,6 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+TERMS = ("both", "cross entropy", "dice")
+REDUCTIONS = ("mean", "sum")
+
 
 def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
     """Dice loss (Eq. 14), a mean over images: 1 - 2 sum(y p) / (sum(y^2) + sum(p^2)).
@@ -29,7 +32,9 @@ def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
     return loss.mean()
 
 
-def segmentation_loss(logits: Tensor, target: Tensor) -> Tensor:
+def segmentation_loss(
+    logits: Tensor, target: Tensor, *, terms: str = "both", cross_entropy: str = "mean"
+) -> Tensor:
     """Eq. 15: half the mean binary cross entropy (Eq. 13) plus half the Dice loss (Eq. 14).
 
     Computed in float32 whatever the autocast dtype, and finite for logits up to +-1e4 and beyond.
@@ -37,14 +42,25 @@ def segmentation_loss(logits: Tensor, target: Tensor) -> Tensor:
     Args:
         logits: (N, C, H, W), before the sigmoid.
         target: same shape, values in [0, 1].
+        terms: "both"; or, not the paper's, "cross entropy" or "dice" alone and whole.
+        cross_entropy: "mean" over pixels, or "sum" over those of an image as Eq. 13 writes it, then
+            averaged over the batch (register row 10).
 
     Raises:
-        ValueError: shapes differ.
+        ValueError: shapes differ; an argument outside the above.
     """
+    if terms not in TERMS or cross_entropy not in REDUCTIONS:
+        raise ValueError(
+            f"terms={terms!r}, cross_entropy={cross_entropy!r}; expected one of {TERMS} and one of {REDUCTIONS}."
+        )
     if logits.shape != target.shape:
         raise ValueError(
             f"The loss got logits of shape {tuple(logits.shape)} and a target of shape {tuple(target.shape)}; "
             "expected the same, e.g. target.unsqueeze(1) for a mask without its channel axis."
         )
-    cross_entropy = F.binary_cross_entropy_with_logits(logits.float(), target.float())
-    return 0.5 * cross_entropy + 0.5 * dice_loss(logits, target)
+    if terms == "dice":
+        return dice_loss(logits, target)
+    entropy = F.binary_cross_entropy_with_logits(logits.float(), target.float())
+    if cross_entropy == "sum":
+        entropy = entropy * logits[0].numel()
+    return entropy if terms == "cross entropy" else 0.5 * entropy + 0.5 * dice_loss(logits, target)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from chslib.attention import SpectralSpatialDepthAttention
-from chslib.blocks import DoubleConv, ResidualInceptionBlock
+from chslib.blocks import POOLINGS, DoubleConv, ResidualInceptionBlock
 from chslib.fast.cpu import PointwiseConv2d
 from chslib.pooling import HybridPool2d, MaxPool2d
 
@@ -94,11 +94,13 @@ class RAIUNet(nn.Module):
         out_channels: maps to predict; 1 here (lungs, or infection).
         widths: channels of the stages and, last, of the bottleneck (register rows 1 and 2).
         block: "rib", or "double-conv" for the baseline U-Net.
-        pooling: "hybrid" or "max", for the valid pooling and for the branch inside each RIB.
+        pooling: "hybrid", "max" or "average", for the valid pooling and for the branch inside each RIB
+            (`InceptionConv`).
         attention: SSD on the skip connections, or plain ones.
         gate: sigma of Eq. 11 (register row 7).
         same_spectral: "same" spectral pooling (register row 3).
         up_kernel: transposed convolution, 3 (default) or 2; not given by the paper (register row 1).
+        shortcut_kernel: of the residual blocks, 3 (default) or 1 (register row 8).
 
     Raises:
         ValueError: an argument outside the above; in `forward`, see `check_input`.
@@ -120,25 +122,31 @@ class RAIUNet(nn.Module):
         gate: str = "sigmoid",
         same_spectral: str = "lowpass",
         up_kernel: int = 3,
+        shortcut_kernel: int = 3,
     ) -> None:
         super().__init__()
         widths = check_widths(widths)
         if up_kernel not in (2, 3):
             raise ValueError(f"up_kernel={up_kernel}; expected 2 or 3, the two that double H x W exactly.")
-        if pooling not in ("hybrid", "max"):
-            raise ValueError(f"pooling={pooling!r}; expected 'hybrid' or 'max'.")
+        if pooling not in POOLINGS:
+            raise ValueError(f"pooling={pooling!r}; expected one of {POOLINGS}.")
         self.in_channels, self.widths, self.divisor = in_channels, widths, 2 ** (len(widths) - 1)
 
         def make_block(c_in: int, c_out: int) -> nn.Module:
             if block == "rib":
-                return ResidualInceptionBlock(c_in, c_out, pooling=pooling, same_spectral=same_spectral)
+                return ResidualInceptionBlock(
+                    c_in, c_out, pooling=pooling, same_spectral=same_spectral, shortcut_kernel=shortcut_kernel
+                )
             if block == "double-conv":
                 return DoubleConv(c_in, c_out)
             raise ValueError(f"block={block!r}; expected 'rib' or 'double-conv'.")
 
         stages, bottleneck = widths[:-1], widths[-1]
         self.encoder = nn.ModuleList(make_block(i, o) for i, o in zip((in_channels, *stages), stages))
-        self.pools = nn.ModuleList(HybridPool2d(c) if pooling == "hybrid" else MaxPool2d() for c in stages)
+        beside = "average" if pooling == "average" else "spectral"
+        self.pools = nn.ModuleList(
+            MaxPool2d() if pooling == "max" else HybridPool2d(c, beside_max=beside) for c in stages
+        )
         self.bottleneck = make_block(stages[-1], bottleneck)
         self.attention = nn.ModuleList(
             SpectralSpatialDepthAttention(c, deep, gate=gate)

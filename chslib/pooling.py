@@ -209,6 +209,8 @@ class HybridPool2d(nn.Module):
         padding: "valid" or "same".
         same_spectral: what "same" spectral pooling does: "lowpass" (default) or "identity",
             the reading of the authors' later code (register row 3).
+        beside_max: "spectral" (the paper), or "average": the pooling that Sec. 3.1.1 argues against,
+            2x2 for "valid", 3x3 at stride 1 over the pixels that exist for "same".
         bias: bias of the 1x1; off where a batch normalisation follows.
     """
 
@@ -219,14 +221,22 @@ class HybridPool2d(nn.Module):
         *,
         padding: str = "valid",
         same_spectral: str = "lowpass",
+        beside_max: str = "spectral",
         bias: bool = True,
     ) -> None:
         super().__init__()
+        if beside_max not in ("spectral", "average"):
+            raise ValueError(f"beside_max={beside_max!r}; expected 'spectral' or 'average'.")
         if same_spectral not in ("lowpass", "identity"):
             raise ValueError(f"same_spectral={same_spectral!r}; expected 'lowpass' or 'identity'.")
         self.max = MaxPool2d(padding=padding)
-        identity = padding == "same" and same_spectral == "identity"
-        self.spectral = nn.Identity() if identity else SpectralPool2d(padding=padding)
+        if beside_max == "average":
+            valid = padding == "valid"
+            self.spectral = nn.AvgPool2d(2) if valid else nn.AvgPool2d(3, 1, 1, count_include_pad=False)
+        elif padding == "same" and same_spectral == "identity":
+            self.spectral = nn.Identity()
+        else:
+            self.spectral = SpectralPool2d(padding=padding)
         self.pointwise = PointwiseConv2d(2 * in_channels, out_channels or in_channels, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:

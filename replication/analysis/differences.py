@@ -235,7 +235,8 @@ def _choices(ours: Ours, _: dict[str, Any]) -> Explanation:
     found, missing = [], 0
     for row in (r for r in ROWS if r.key.startswith("alt-")):
         run = run_name(row, "infection")
-        if both := of_both(ours, run, HEADLINE, protocol="slice"):
+        cascade = row.first or row.cascade == "truth"
+        if both := of_both(ours, run, HEADLINE if cascade else "table4-full", protocol="slice"):
             mine, base = both
             difference = np.mean(pooled_dsc(mine)) - np.mean(pooled_dsc(base))
             of = ours.accepted[ours.best(run)[0]]

@@ -25,7 +25,7 @@ from replication.training.callbacks import not_finite
 from replication.training.fit import EpochShuffle, training_loss
 from replication.training.grid import Run
 from replication.training.profiles import Profile
-from replication.training.recipe import RECIPES, AveragedWeights, Recipe, context_of, cosine_share
+from replication.training.recipe import LOSSES, RECIPES, AveragedWeights, Recipe, context_of, cosine_share
 
 FORMS = ("compiled graph", "graph", "eager")  # each tried once in a process; what fails is not tried again
 LOG = logging.getLogger(__name__)
@@ -37,15 +37,18 @@ class Steps:
     Args:
         network: channels_last, on its device; trained in place.
         batch: image (N, C, H, W) and mask (N, 1, H, W) of a full batch, for their shapes.
-        learning_rate: of Adam (register row 11).
+        learning_rate, loss: of Adam (register row 11); a key of `LOSSES`, unless the network brings its own.
         form: the first of `FORMS` to try; the attribute says which one is used.
     """
 
     def __init__(
-        self, network: nn.Module, batch: tuple[Tensor, Tensor], *, learning_rate: float, form: str
-    ) -> None:
-        self.network, self.device, self.form = network, batch[0].device, form
+        self, network: nn.Module, batch: tuple[Tensor, Tensor], *, learning_rate: float, form: str,
+        loss: str = Run.loss,
+    ) -> None:  # fmt: skip
+        self.network, self.device = network, batch[0].device
+        self.loss = None if hasattr(network, "training_loss") else loss  # a peer's own
         cuda = self.device.type == "cuda"
+        self.form = form if cuda else "eager"
         options = {"fused": True, "capturable": True} if cuda else {}
         rate = torch.tensor(learning_rate, device=self.device) if cuda else learning_rate
         self.adam = torch.optim.Adam(network.parameters(), lr=rate, **options)
@@ -53,15 +56,13 @@ class Steps:
         self.sums = torch.zeros(2, dtype=torch.float64, device=self.device)  # of the loss, of the slices
         self.counts = torch.zeros(4, dtype=torch.float64, device=self.device)  # TP, FP, FN, TN
         self.train = self.evaluate = None
-        while cuda and self.form != "eager" and self.train is None:
+        while self.form != "eager" and self.train is None:
             try:
                 self._capture()
             except Exception as error:  # a compiler and a driver raise many kinds
                 self.train = self.evaluate = None
                 LOG.warning("no %s (%s: %s)", self.form, type(error).__name__, str(error)[:300])
                 self.form = FORMS[FORMS.index(self.form) + 1]
-        if not cuda:
-            self.form = "eager"
 
     def begin(self, weights: dict[str, Tensor]) -> None:
         """A new run: its weights, and an optimiser that remembers nothing."""
@@ -113,10 +114,8 @@ class Steps:
 
     def _train(self, forward: Callable[[Tensor], Tensor], image: Tensor, mask: Tensor) -> None:
         self.adam.zero_grad(set_to_none=True)
-        if hasattr(self.network, "training_loss"):
-            loss = self._forward(lambda x: training_loss(self.network, x, mask), image)
-        else:
-            loss = segmentation_loss(self._forward(forward, image), mask)
+        loss = self._forward(lambda x: training_loss(self.network, x, mask), image) if self.loss is None else (
+            segmentation_loss(self._forward(forward, image), mask, **LOSSES[self.loss]))  # fmt: skip
         loss.backward()
         self.adam.step()
         self._add(loss, image)
@@ -289,12 +288,13 @@ class FastFits:
         key = key_of(run, profile)
         if key not in self._steps:
             own = copy.deepcopy(network).to(batch[0].device, memory_format=torch.channels_last)
-            self._steps[key] = Steps(own, batch, learning_rate=profile.learning_rate, form=self.form)
+            how = {"form": self.form, "loss": run.loss, "learning_rate": profile.learning_rate}
+            self._steps[key] = Steps(own, batch, **how)
             self.form = self._steps[key].form if batch[0].is_cuda else self.form
         return self._steps[key]
 
 
 def key_of(run: Run, profile: Profile) -> str:
-    """What two runs must share to be trained by one graph: network, channels, size and batch."""
+    """What two runs must share to be trained by one graph: network, loss, channels, size and batch."""
     fed = "concat" if run.first_stage and run.cascade == "concat" else context_of(run.recipe)
-    return f"{run.arm} {sorted(run.network.items())} {fed} {profile.size} {profile.batch_size}"
+    return f"{run.arm} {run.loss} {sorted(run.network.items())} {fed} {profile.size} {profile.batch_size}"

@@ -30,7 +30,7 @@ from replication.provenance import environment
 from replication.training.callbacks import Deadline, History, Stopping, not_finite
 from replication.training.grid import Run
 from replication.training.profiles import Profile
-from replication.training.recipe import RECIPES, AveragedWeights, Recipe, cosine
+from replication.training.recipe import LOSSES, RECIPES, AveragedWeights, Recipe, cosine
 
 
 class EpochShuffle(Sampler[int]):
@@ -56,10 +56,10 @@ class EpochShuffle(Sampler[int]):
         return iter(np.concatenate([drawn.permutation(self.length) for _ in range(self.passes)]).tolist())
 
 
-def training_loss(network: nn.Module, image: Tensor, mask: Tensor) -> Tensor:
-    """Eq. 15, or a peer's own loss where it has one (`replication.peers`)."""
+def training_loss(network: nn.Module, image: Tensor, mask: Tensor, *, loss: str = Run.loss) -> Tensor:
+    """Eq. 15, another loss of the grid's `LOSSES`, or a peer's own where it has one (`replication.peers`)."""
     own = getattr(network, "training_loss", None)
-    return own(image, mask) if own else segmentation_loss(network(image), mask)
+    return own(image, mask) if own else segmentation_loss(network(image), mask, **LOSSES[loss])
 
 
 class SegmentationTask(L.LightningModule):
@@ -69,11 +69,12 @@ class SegmentationTask(L.LightningModule):
     def __init__(self, network: nn.Module, *, learning_rate: float, config: dict[str, Any]) -> None:
         super().__init__()
         self.network, self.learning_rate, self.config = network, learning_rate, config
+        self.loss = config.get("loss") if config.get("loss") in LOSSES else Run.loss  # a peer brings its own
         self.counts: list[np.ndarray] = []
 
     def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
         image, mask = batch
-        loss = training_loss(self.network, image, mask)
+        loss = training_loss(self.network, image, mask, loss=self.loss)
         self.log("train_loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(image))
         return loss
 

@@ -51,6 +51,18 @@ class Run:
     cascade: str = "mask"
     network: dict[str, Any] = field(default_factory=dict)
     recipe: ClassVar[str | None] = None
+    loss: ClassVar[str] = "0.5 BCE (mean) + 0.5 Dice"
+
+
+@dataclass(frozen=True)
+class OtherLossRun(Run):
+    """A training with another loss than Eq. 15 as we read it (register row 10).
+
+    Attributes:
+        loss: a key of `replication.training.recipe.LOSSES`.
+    """
+
+    loss: str = Run.loss
 
 
 @dataclass(frozen=True)
@@ -72,6 +84,7 @@ class Row:
         key: first part of the names of its runs.
         table, label: as the paper prints them; for an alternative, the register's row and words.
         recipe: None: the paper's; else a key of `replication.training.recipe.RECIPES`.
+        loss: None: the paper's; else a key of `replication.training.recipe.LOSSES`.
         arm: see `Run`.
         stages: which networks it trains: ("infection",) alone is direct segmentation where
             `first` is None.
@@ -89,6 +102,7 @@ class Row:
     network: dict[str, Any] = field(default_factory=dict)
     same_as: str | None = None
     recipe: str | None = None
+    loss: str | None = None
 
 
 def _direct(table: str, key: str, label: str, arm: str, **more: Any) -> Row:
@@ -127,6 +141,14 @@ ROWS = (
     _cascade("row 3", "alt-identity", "'same' spectral pooling as identity", "full",
              network={"same_spectral": "identity"}),
     _cascade("row 7", "alt-relu", "ReLU in Eq. 11", "full", network={"gate": "relu"}),
+    # The same, of one network alone (direct).
+    _direct("row 10", "alt-sum", "cross entropy summed, as Eq. 13", "full", loss="0.5 BCE (sum) + 0.5 Dice"),
+    _direct("row 10", "alt-bce", "cross entropy alone", "full", loss="BCE (mean)"),
+    _direct("row 10", "alt-dice", "Dice loss alone", "full", loss="Dice"),
+    _direct("row 8", "alt-shortcut", "1x1 shortcut", "full", network={"shortcut_kernel": 1}),
+    _direct("row 1", "alt-up2", "2x2 transposed convolutions", "full", network={"up_kernel": 2}),
+    _direct("row 29", "alt-average", "average in place of spectral pooling", "full",
+            network={"pooling": "average"}),
     # In no table: augmentation, a schedule and averaged weights, which the paper does not name.
     _direct("beyond", "beyond-unet", "U-Net, beyond the paper's recipe", "bu", recipe="beyond"),
     _direct("beyond", "beyond-miniseg", "MiniSeg, beyond the paper's recipe", "miniseg", recipe="beyond"),
@@ -182,11 +204,13 @@ def _grid() -> tuple[dict[str, Run], dict[str, str]]:
                     aliases[name] = run_name(row, target, suffix)
                     continue
                 second = target == "infection" and row.first
-                runs[name] = (BeyondRun if row.recipe else Run)(
+                kind = BeyondRun if row.recipe else OtherLossRun if row.loss else Run
+                changes = {k: v for k in ("recipe", "loss") if (v := getattr(row, k))}
+                runs[name] = kind(
                     name=name, arm=row.arm, target=target,
                     first_stage=f"{row.first}-lungs{suffix}" if second else None,
                     cascade=row.cascade if target == "infection" else "mask",
-                    network=dict(row.network), **setting, **({"recipe": row.recipe} if row.recipe else {}),
+                    network=dict(row.network), **setting, **changes,
                 )  # fmt: skip
     return runs, aliases
 

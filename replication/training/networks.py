@@ -32,7 +32,7 @@ def run_config(run: Run, profile: Profile, network: nn.Module) -> dict[str, Any]
     """Everything that decides a run's numbers, apart from data and code; part of its record."""
     config = run_settings(run, profile) | {
         "optimizer": "Adam",
-        "loss": f"its own ({run.arm})" if hasattr(network, "training_loss") else "0.5 BCE (mean) + 0.5 Dice",
+        "loss": f"its own ({run.arm})" if hasattr(network, "training_loss") else run.loss,
         "augmentation": None,
         "widths": list(network.widths),
         "parameters": count_parameters(network),

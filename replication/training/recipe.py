@@ -53,6 +53,14 @@ class Neighbours:
         return {"passes": 1, "context": self.context}
 
 
+# A loss by what records call it -> arguments of `chslib.loss.segmentation_loss`.
+LOSSES: dict[str, dict[str, str]] = {
+    "0.5 BCE (mean) + 0.5 Dice": {},
+    "0.5 BCE (sum) + 0.5 Dice": {"cross_entropy": "sum"},
+    "BCE (mean)": {"terms": "cross entropy"},
+    "Dice": {"terms": "dice"},
+}
+
 RECIPES: dict[str, Recipe | Neighbours] = {"beyond": Recipe(), "context": Neighbours()}
 
 

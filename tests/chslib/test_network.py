@@ -44,8 +44,8 @@ def inception(i: int, o: int, *, hybrid: bool) -> int:
     return branches + conv((1 + hybrid) * i, o) + norm(o) + conv(4 * o, o) + norm(o)
 
 
-def residual_inception(i: int, o: int, *, hybrid: bool) -> int:
-    return inception(i, o, hybrid=hybrid) + inception(o, o, hybrid=hybrid) + dsc(i, o, 3) + norm(o)
+def residual_inception(i: int, o: int, *, hybrid: bool, shortcut: int = 3) -> int:
+    return inception(i, o, hybrid=hybrid) + inception(o, o, hybrid=hybrid) + dsc(i, o, shortcut) + norm(o)
 
 
 def double_conv(i: int, o: int) -> int:
@@ -58,9 +58,11 @@ def ssd(p: int, q: int) -> int:
     return depth + gamma + conv(q, 1, bias=True) + conv(p, p) + norm(p)
 
 
-def network(widths: tuple[int, ...], *, rib: bool, hybrid: bool, attention: bool, up: int) -> int:
+def network(
+    widths: tuple[int, ...], *, rib: bool, hybrid: bool, attention: bool, up: int, shortcut: int = 3
+) -> int:
     def block(i: int, o: int) -> int:
-        return residual_inception(i, o, hybrid=hybrid) if rib else double_conv(i, o)
+        return residual_inception(i, o, hybrid=hybrid, shortcut=shortcut) if rib else double_conv(i, o)
 
     stages = widths[:-1]
     total = sum(block(i, o) for i, o in zip((1, *widths), widths)) + conv(stages[0], 1, bias=True)
@@ -81,6 +83,8 @@ FULL = {"rib": True, "hybrid": True, "attention": True, "up": 3}
         ("rib-hp", {}, 1_676_155, network(WIDTHS, **{**FULL, "attention": False})),
         ("full", {}, 1_905_739, network(WIDTHS, **FULL)),
         ("full", {"widths": DOUBLING}, 2_778_601, network(DOUBLING, **FULL)),
+        ("full", {"pooling": "average"}, 1_905_739, network(WIDTHS, **FULL)),
+        ("full", {"shortcut_kernel": 1}, 1_899_491, network(WIDTHS, **FULL, shortcut=1)),
     ],
 )
 def test_parameters_count_exactly_what_their_layers_add_up_to(arm, changes, expected, by_hand):
@@ -122,9 +126,12 @@ def test_maps_halve_four_times_and_take_the_ladder_of_widths():
 
 @pytest.mark.parametrize("gate", ["sigmoid", "relu"])
 @pytest.mark.parametrize("same_spectral", ["lowpass", "identity"])
-@pytest.mark.parametrize("up_kernel", [2, 3])
-def test_every_alternative_of_the_register_runs(gate, same_spectral, up_kernel):
-    net = RAIUNet(widths=NARROW, gate=gate, same_spectral=same_spectral, up_kernel=up_kernel).eval()
+@pytest.mark.parametrize("up_kernel, shortcut_kernel, pooling", [(2, 1, "hybrid"), (3, 3, "average")])
+def test_every_alternative_of_the_register_runs(gate, same_spectral, up_kernel, shortcut_kernel, pooling):
+    net = RAIUNet(
+        widths=NARROW, gate=gate, same_spectral=same_spectral, up_kernel=up_kernel,
+        shortcut_kernel=shortcut_kernel, pooling=pooling,
+    ).eval()  # fmt: skip
     assert net(torch.rand(1, 1, 32, 32)).shape == (1, 1, 32, 32)
 
 
@@ -241,7 +248,7 @@ def test_the_padding_that_the_error_names_mends_the_slice():
         (lambda: RAIUNet(widths=(8,)), r"widths=\(8,\)"),
         (lambda: RAIUNet(widths=(8, 0)), r"widths=\(8, 0\)"),
         (lambda: RAIUNet(up_kernel=4), "up_kernel=4; expected 2 or 3"),
-        (lambda: RAIUNet(pooling="mean"), "'mean'.*'hybrid' or 'max'"),
+        (lambda: RAIUNet(pooling="mean"), "'mean'.*'hybrid', 'max'"),
         (lambda: RAIUNet(block="dense"), "'dense'.*'rib' or 'double-conv'"),
         (lambda: RAIUNet(gate="tanh"), "'tanh'.*sigmoid"),
         (lambda: RAIUNet(same_spectral="crop"), "'crop'.*lowpass"),

@@ -254,15 +254,21 @@ def test_max_pooling_takes_two_by_two_or_a_three_by_three_neighbourhood():
 @pytest.mark.parametrize("size", [(8, 8), (6, 10), (7, 9)])
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize(
-    "padding, same_spectral", [("valid", "lowpass"), ("same", "lowpass"), ("same", "identity")]
-)
+    "padding, same_spectral", [("valid", "lowpass"), ("same", "lowpass"), ("same", "identity"),
+                               ("valid", "average"), ("same", "average")],
+)  # fmt: skip
 def test_hybrid_pooling_is_a_1x1_over_the_two_poolings_side_by_side(
     padding, same_spectral, size, bias, memory_format
 ):
-    pool = HybridPool2d(3, 5, padding=padding, same_spectral=same_spectral, bias=bias).double()
+    other = {"beside_max": "average"} if same_spectral == "average" else {"same_spectral": same_spectral}
+    pool = HybridPool2d(3, 5, padding=padding, bias=bias, **other).double()
     x = maps(2, 3, *size).contiguous(memory_format=memory_format).requires_grad_()
     half = tuple(side // 2 for side in size)
-    if padding == "valid":
+    if same_spectral == "average":
+        held = F.avg_pool2d(torch.ones_like(x), 3, 1, 1)  # the share of a window that lies on the map
+        parts = [F.max_pool2d(x, 2), F.avg_pool2d(x, 2)]
+        parts = parts if padding == "valid" else [F.max_pool2d(x, 3, 1, 1), F.avg_pool2d(x, 3, 1, 1) / held]
+    elif padding == "valid":
         parts = [F.max_pool2d(x, 2), by_dft(x, half)]
     else:
         parts = [

@@ -36,7 +36,7 @@ def test_every_run_has_a_name_of_its_own_and_known_settings():
     for name, run in RUNS.items():
         assert run.name == name and (run.arm in ARMS or run.arm in PEERS) and run.target in TARGETS
         assert run.protocol in PROTOCOLS and 0 <= run.fold < FOLDS and run.cascade in (*CASCADES, "truth")
-    trainings = {(r.arm, r.target, r.protocol, r.fold, r.seed, r.first_stage, r.cascade, str(r.network), r.recipe)
+    trainings = {(r.arm, r.target, r.protocol, r.fold, r.seed, r.first_stage, r.cascade, str(r.network), r.recipe, r.loss)
                  for r in RUNS.values()}  # fmt: skip
     assert len(trainings) == len(RUNS), "one training has two names; make one an alias"
 
@@ -63,7 +63,8 @@ def test_a_second_stage_is_fed_by_a_first_of_the_same_split_and_a_direct_run_by_
             if not run.name.startswith("alt-concat"):
                 assert (first.arm, first.network) == (run.arm, run.network)
         elif run.target == "infection":
-            assert run.name.startswith(("table3-", "table4-", "alt-truth-", "beyond-"))
+            direct = tuple(row.key for row in ROWS if row.stages == ("infection",) and not row.first)
+            assert run.name.startswith((*direct, "alt-truth-"))
     assert RUNS["alt-truth-infection"].cascade == "truth"
 
 
