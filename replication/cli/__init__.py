@@ -4,10 +4,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from replication.cli import data, measure, train, weights
+from replication.cli import data, measure, segment, train, weights
 
 # In the order in which they are needed; each adds its own subcommand, and imports what it needs when it is run.
-GROUPS = (data, train, weights, measure)
+GROUPS = (segment, data, train, weights, measure)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -32,6 +32,7 @@ class Volume:
     Attributes:
         path: the file.
         shape: (x, y, slices). A fourth axis of length 1 is dropped, with a note.
+        header: as nibabel parses it.
         affine: (4, 4), or None where the header's cannot be computed.
         notes: what was odd, but no error.
 
@@ -62,12 +63,12 @@ class Volume:
         while self._open:
             self._open.pop().close()
 
-    def plane(self, k: int) -> NDArray:
-        """Plane k, (x, y), scaled by the header's slope and intercept; finite numbers only."""
+    def plane(self, k: int, *, finite: bool = True) -> NDArray:
+        """Plane k, (x, y), scaled by the header's slope and intercept; finite numbers only, unless told."""
         with self._named(), np.errstate(all="ignore"):
             plane = np.asanyarray(self._proxy[:, :, k])
             plane = plane.astype(plane.dtype.newbyteorder("="), copy=False)
-        if plane.dtype.kind == "f" and not np.isfinite(plane).all():
+        if finite and plane.dtype.kind == "f" and not np.isfinite(plane).all():
             raise ValueError(
                 f"{self.path}: slice {k} holds NaN or infinite voxels; expected finite "
                 "intensities, replace them (for air: -1000 HU) or fetch the file again"
@@ -120,7 +121,7 @@ class Volume:
         elif size > declared:
             self.notes.append(f"{self.path.name}: {size - declared} bytes beyond the declared end ignored")
         self._proxy = ArrayProxy(file, spec, mmap=False)
-        self.affine = self._affine(header)
+        self.header, self.affine = header, self._affine(header)
 
     def _unpack(self, declared: int, scratch: str | os.PathLike) -> BinaryIO:
         out = tempfile.TemporaryFile(dir=scratch)  # noqa: SIM115  (closed by close)

@@ -1,0 +1,1 @@
+"""A scan in, masks out: read, prepare, find lungs, clean them, find infection, report, write."""

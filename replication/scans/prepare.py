@@ -1,0 +1,51 @@
+"""A scan's pictures as the weights expect them, and masks back at the pictures' own size.
+
+The weights were trained on slices of `minmax-clahe` (`replication.data.preparation`). A picture that is not
+square, in millimetres, is padded with its darkest value first: stretching would bend the body.
+"""
+
+from collections.abc import Callable, Iterable
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from replication.data.orientation import Turn
+from replication.data.preparation import minmax_clahe
+from replication.data.scan import Scan
+
+Progress = Callable[[range], Iterable[int]]
+AS_STORED = Turn()  # `Scan` has its planes in the axes that need no flip
+
+
+def padding(shape: tuple[int, int], spacing: tuple[float, float]) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Pixels before and after the rows and the columns that make a picture square in millimetres.
+
+    Args:
+        shape: (rows, columns). spacing: (mm a row, mm a column).
+    """
+    side = max(n * mm for n, mm in zip(shape, spacing))
+    spare = [round(side / mm) - n for n, mm in zip(shape, spacing)]
+    return tuple((n // 2, n - n // 2) for n in spare)
+
+
+def prepared(scan: Scan, *, size: int, progress: Progress | None = None) -> NDArray[np.uint8]:
+    """Every slice of a scan as a network's input, uint8 (S, 1, size, size), from the feet upwards."""
+    out = np.empty((scan.shape[2], 1, size, size), np.uint8)
+    pads = padding((scan.shape[1], scan.shape[0]), (scan.spacing[1], scan.spacing[0]))
+    for k in (progress or iter)(range(len(out))):
+        picture = AS_STORED.picture(scan.plane(k))
+        out[k, 0] = minmax_clahe(np.pad(picture, pads, constant_values=picture.min()), size=size)
+    return out
+
+
+def restored(masks: NDArray[np.uint8], scan: Scan) -> NDArray[np.uint8]:
+    """Masks (S, size, size) as planes (x, y, S) of the scan: enlarged linearly, cut at a half, unpadded."""
+    rows, columns = scan.shape[1], scan.shape[0]
+    (top, bottom), (left, right) = padding((rows, columns), (scan.spacing[1], scan.spacing[0]))
+    whole = (columns + left + right, rows + top + bottom)  # OpenCV: width first
+    out = np.zeros((columns, rows, len(masks)), np.uint8, order="F")
+    for k in np.flatnonzero(masks.any((1, 2))):
+        grown = cv2.resize(masks[k].astype(np.float32), whole, interpolation=cv2.INTER_LINEAR) > 0.5
+        out[:, :, k] = np.rot90(grown[top : top + rows, left : left + columns], -1)
+    return out
