@@ -159,7 +159,7 @@ rule fuse:
     output:
         f"{PHANTOM}/slices/slices.csv",
     shell:
-        "exec {PY} -m replication data fuse --quiet {input.volumes} {PHANTOM}/slices"
+        "exec {PY} -m replication data fuse --published --quiet {input.volumes} {PHANTOM}/slices"
 
 
 # A folder that someone else made is checked once, before anything is trained on it.

@@ -48,6 +48,31 @@ def add_to(groups: Any) -> None:
         "--preparation", choices=("window", "minmax-clahe"), default="window",
         help="default: %(default)s",
     )  # fmt: skip
+    fuse.add_argument(
+        "--published",
+        action="store_true",
+        help="the volumes are the paper's sources or phantoms: their names decide how they lie, and whose they are",
+    )
+    fuse.add_argument(
+        "--patients", metavar="CSV", help="table of scan and patient (default: the folder is the patient)"
+    )
+    for part in ("lung", "infection"):
+        fuse.add_argument(
+            f"--{part}-labels",
+            type=_labels,
+            metavar="N[-M],...",
+            help=f"labels of the {part} masks that count",
+        )
+    fuse.add_argument(
+        "--axes", help="how the scans are stored, such as LPS, in place of what their headers say"
+    )
+    fuse.add_argument(
+        "--intensity", choices=("auto", "hounsfield", "offset", "grey"), default="auto",
+        help="what their numbers are (default: recognised)",
+    )  # fmt: skip
+    fuse.add_argument(
+        "--strict", action="store_true", help="refuse a scan whose header or numbers are in doubt"
+    )
     fuse.add_argument("--workers", type=int, default=1, help="processes (default: %(default)s)")
     fuse.add_argument("--quiet", action="store_true", help="no progress bar")
     fuse.set_defaults(run_command=_fuse)
@@ -57,6 +82,17 @@ def add_to(groups: Any) -> None:
     check.add_argument("--profile", help="stop at the first problem for a run of this profile")
     check.add_argument("--quiet", action="store_true", help="no progress bar")
     check.set_defaults(run_command=_check)
+
+
+def _labels(text: str) -> tuple[int, ...]:
+    """`1,2` or `10-14` -> the labels."""
+    found: list[int] = []
+    for part in text.split(","):
+        low, _, high = part.partition("-")
+        if not low.strip().isdigit() or high and not high.strip().isdigit():
+            raise argparse.ArgumentTypeError(f"{text!r}: expected labels such as 1,2 or 10-14")
+        found += range(int(low), int(high or low) + 1)
+    return tuple(found)
 
 
 def _download(args: argparse.Namespace) -> int:
@@ -69,7 +105,7 @@ def _download(args: argparse.Namespace) -> int:
     )  # fmt: skip
     for key, counts in told["datasets"].items():
         print(f"{key}: {counts['volumes']} volumes, {counts['slices']} slices. {SOURCES[key].licence}.")
-    print(f"{told['volumes']}: ready; next: chs-net data fuse {told['volumes']} STORE")
+    print(f"{told['volumes']}: ready; next: chs-net data fuse --published {told['volumes']} STORE")
     return 0
 
 
@@ -86,11 +122,23 @@ def _phantom(args: argparse.Namespace) -> int:
 
 def _fuse(args: argparse.Namespace) -> int:
     from replication.data.fusion import fuse
+    from replication.data.own import Own
 
+    own = Own(
+        patients=args.patients, lung_labels=args.lung_labels, infection_labels=args.infection_labels,
+        axes=args.axes, intensity=args.intensity, strict=args.strict,
+    )  # fmt: skip
+    if args.published and own != Own():
+        raise ValueError(
+            "--published goes with none of --patients, --*-labels, --axes, --intensity, --strict"
+        )
     told = fuse(
         args.volumes, args.store, size=args.size, preparation=args.preparation,
-        workers=args.workers, progress=not args.quiet,
+        workers=args.workers, progress=not args.quiet, published=args.published, own=own,
     )  # fmt: skip
+    for name, volume in told["volumes"].items():
+        for note in [*volume["orientation"]["notes"], *volume["notes"]]:
+            print(f"warning: {name}: {note}", file=sys.stderr)
     print(
         f"{args.store}: {told['slices_out']} of {told['slices_in']} slices from "
         f"{len(told['volumes'])} volumes, {args.size}x{args.size}, {args.preparation}"

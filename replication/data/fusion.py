@@ -25,6 +25,7 @@ from typing import Any
 from tqdm import tqdm
 
 from replication.data.names import source_of
+from replication.data.own import SOURCE, Own, find_scans, patient_of
 from replication.data.preparation import PARTS, PREPARATIONS, slices_of
 from replication.data.volume_folders import alone, as_json, find_volumes, read_json
 from replication.files import write_whole
@@ -45,6 +46,8 @@ def fuse(
     preparation: str = "window",
     workers: int = 1,
     progress: bool = True,
+    published: bool = False,
+    own: Own | None = None,
 ) -> dict[str, Any]:
     """Turn every volume under `volumes` into slices; returns what `store.json` says.
 
@@ -52,8 +55,7 @@ def fuse(
     planes a worker; the disk holds, for a moment, what one volume a worker takes unpacked.
 
     Args:
-        volumes: folder with `ct`, `lung` and `infection`, each holding the same volumes, under any
-            of the names that `names.canonical` knows.
+        volumes: folder with `ct`, `lung` and `infection`, each holding the same volumes (`data.own`).
         store: folder to write. A finished volume whose files have not changed is not redone.
         size: rows and columns of the slices.
         window: HU shown as 0 and 255. Volumes already within 0..255 are taken as they are.
@@ -64,6 +66,10 @@ def fuse(
             7, 8x8 tiles); masks cubic, threshold 0.25. It does not use `window`.
         workers: processes; volumes are shared out between them.
         progress: show a bar on stderr, over the planes where only one volume is left to do.
+        published: the volumes are those of the paper's sources, or phantoms, under any of the names that
+            `names.canonical` knows; how they lie and whose they are follows from these (register row 55).
+            Otherwise headers decide, and names may be any.
+        own: how volumes that are not published are read.
 
     Raises:
         FileNotFoundError: `volumes` or its `ct` folder does not exist or holds no volume.
@@ -81,19 +87,24 @@ def fuse(
         )
     settings = {
         "preparation": preparation, "window": [float(v) for v in window], "size": size,
-        "revision": REVISION,
+        "revision": REVISION, **({} if published else {"own": (own or Own()).settings()}),
     }  # fmt: skip
-    found = find_volumes(volumes)
+    found = find_volumes(volumes) if published else find_scans(volumes)
+    whose = {} if published else {
+        name: patient_of(name, paths["ct"], volumes, settings["own"]["patients"]) for name, paths in found.items()
+    }  # fmt: skip
     memory = store / ".fusion"
     _check_settings(memory, settings)
     memory.mkdir(parents=True, exist_ok=True)
     with alone(memory):
         _check_settings(memory, settings)  # again: somebody may have begun it meanwhile
         write_whole(memory / "settings.json", as_json(settings))
-        return _fuse(found, store, settings, workers, progress)
+        return _fuse(found, whose, store, settings, workers, progress)
 
 
-def _fuse(found: dict, store: Path, settings: dict, workers: int, progress: bool) -> dict[str, Any]:
+def _fuse(
+    found: dict, whose: dict, store: Path, settings: dict, workers: int, progress: bool
+) -> dict[str, Any]:
     memory = store / ".fusion"
     for left in memory.glob(".*.part"):  # of a process that was killed while it wrote
         left.unlink()
@@ -121,7 +132,9 @@ def _fuse(found: dict, store: Path, settings: dict, workers: int, progress: bool
             failed[name] = error
         bar.update()
 
-    work = partial(_fuse_volume, store=store, settings=settings, progress=progress and len(todo) == 1)
+    work = partial(
+        _fuse_volume, store=store, settings=settings, whose=whose, progress=progress and len(todo) == 1
+    )
     with bar:
         if workers == 1 or len(todo) < 2:
             for name in todo:
@@ -146,11 +159,13 @@ def _fuse(found: dict, store: Path, settings: dict, workers: int, progress: bool
 
 
 def _fuse_volume(
-    name: str, paths: dict[str, Path], *, store: Path, settings: dict, progress: bool
+    name: str, paths: dict[str, Path], *, store: Path, settings: dict, whose: dict, progress: bool
 ) -> dict[str, Any]:
     """Write the slices of one volume, then its record, whose presence says that it is done."""
     _forget(store, name)
     files = _fingerprint(paths)  # before reading: a file that changes meanwhile is done again
+    if name in whose:
+        settings = settings | {"patient": whose[name]}
     record = slices_of(name, paths, store=store, settings=settings, progress=progress) | {"files": files}
     write_whole(store / ".fusion" / f"{name}.json", as_json(record))
     return record
@@ -190,7 +205,8 @@ def _finish(store: Path, settings: dict, records: list[dict]) -> dict[str, Any]:
         row["duplicate_of"] = copies.get(row["slice_id"], "")
     counts: dict[str, Counter] = {}
     for record in records:
-        counts.setdefault(source_of(record["volume"]), Counter()).update(record["counts"])
+        source = SOURCE if "own" in settings else source_of(record["volume"])
+        counts.setdefault(source, Counter()).update(record["counts"])
     told = {
         "preparation": settings["preparation"], "window": settings["window"],
         "size": settings["size"], "slices_in": sum(r["slices_in"] for r in records),
@@ -237,5 +253,9 @@ def _complete(store: Path, record: dict) -> bool:
 
 
 def _fingerprint(paths: dict[str, Path]) -> dict[str, list]:
-    stats = {part: path.stat() for part, path in paths.items()}
-    return {part: [paths[part].name, s.st_size, s.st_mtime_ns] for part, s in stats.items()}
+    files = {part: [p for p in path.rglob("*") if p.is_file()] or [path] for part, path in paths.items()}
+    stats = {part: [path.stat() for path in of] for part, of in files.items()}
+    return {
+        part: [paths[part].name, sum(s.st_size for s in of), max(s.st_mtime_ns for s in of)]
+        for part, of in stats.items()
+    }

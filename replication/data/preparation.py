@@ -20,6 +20,7 @@ from tqdm import tqdm
 from replication.data.names import patient_of, source_of
 from replication.data.nifti import Volume
 from replication.data.orientation import LOOKED_AT, Turn, orient
+from replication.data.own import SOURCE, open_parts, orient_own
 
 PARTS = ("ct", "lung", "infection")
 LABELS = {"lung": 2, "infection": 3}  # the highest; lung: left and right
@@ -34,7 +35,7 @@ def slices_of(
     """Write the slices of one volume as PNGs and return its record (JSON types only).
 
     Args:
-        name: canonical name.
+        name: canonical name, or any of one's own.
         paths: file of each of `PARTS`.
         store: its folder; `store/.fusion` takes what is unpacked.
         settings: `preparation`, `window` and `size`, as `fusion.fuse` explains them.
@@ -44,9 +45,11 @@ def slices_of(
         ValueError: a file is unreadable, has another shape than the CT, or strange values.
     """
     with ExitStack() as stack:
-        volumes = {
-            part: stack.enter_context(Volume(paths[part], scratch=store / ".fusion")) for part in PARTS
-        }
+        own = settings.get("own")
+        parts = open_parts(paths, own) if own else {
+            part: Volume(paths[part], scratch=store / ".fusion") for part in PARTS
+        }  # fmt: skip
+        volumes = {part: stack.enter_context(volume) for part, volume in parts.items()}
         ct = volumes["ct"]
         for part in PARTS[1:]:
             if volumes[part].shape != ct.shape:
@@ -59,7 +62,10 @@ def slices_of(
             tqdm(total=2 * depth, desc=name, unit="plane", leave=False, disable=not progress)
         )
         seen = _survey(volumes, settings["window"], bar)
-        turn, orientation = orient(name, ct.affine, _samples(volumes, seen))
+        samples = _samples(volumes, seen)
+        turn, orientation = (
+            orient_own(ct, samples, strict=own["strict"]) if own else orient(name, ct.affine, samples)
+        )
         rows, dropped = _write_all(name, volumes, seen, turn, store, settings, bar)
     indices = np.arange(depth)[::-1] if turn.z else np.arange(depth)
     middle = _in_middle(indices, depth)
@@ -145,7 +151,7 @@ def _write_all(
             continue
         picture = turn.picture(volumes["ct"].plane(k))
         grey = minmax_clahe(picture, size=size) if recipe else windowed(picture, size=size, window=shown)
-        rows.append(write_slice(store, name, index, (grey, *masks)))
+        rows.append(write_slice(store, name, index, (grey, *masks), patient=settings.get("patient")))
     return sorted(rows, key=lambda row: row["slice_index"]), dropped
 
 
@@ -197,13 +203,22 @@ def _square(picture: NDArray) -> NDArray:
 
 
 def write_slice(
-    store: Path, name: str, index: int, images: tuple[NDArray, NDArray, NDArray]
+    store: Path,
+    name: str,
+    index: int,
+    images: tuple[NDArray, NDArray, NDArray],
+    *,
+    patient: str | None = None,
 ) -> dict[str, Any]:
-    """Write CT, lung and infection of one slice as PNGs; returns its row of `slices.csv`."""
+    """Write CT, lung and infection of one slice as PNGs; returns its row of `slices.csv`.
+
+    Args:
+        patient: of a scan of one's own; None: source and patient follow from the canonical name.
+    """
     slice_id = f"{name}_{index:03d}"
     row: dict[str, Any] = {
-        "slice_id": slice_id, "source": source_of(name), "volume": name,
-        "patient": patient_of(name), "slice_index": index,
+        "slice_id": slice_id, "source": SOURCE if patient else source_of(name), "volume": name,
+        "patient": patient or patient_of(name), "slice_index": index,
     }  # fmt: skip
     for part, image in zip(PARTS, images, strict=True):
         (store / part).mkdir(parents=True, exist_ok=True)

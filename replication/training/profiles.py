@@ -128,7 +128,7 @@ def slice_store(profile: str, slices: str, *, root: Path) -> Path:
         from replication.data.phantom import write_phantoms
 
         write_phantoms(store.with_name("volumes"))
-        fuse(store.with_name("volumes"), store, progress=False)
+        fuse(store.with_name("volumes"), store, progress=False, published=True)
     return store
 
 

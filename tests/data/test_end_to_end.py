@@ -100,7 +100,7 @@ def test_a_server_with_moods_ends_in_the_right_store_and_training_reads_it(serve
         "zenodo": {"volumes": 20, "slices": 20 * DEPTH}, "medseg": {"volumes": 9, "slices": 9 * DEPTH},
     }  # fmt: skip
     store = tmp_path / "slices"
-    fused = fuse(told["volumes"], store, size=SIDE, workers=2, progress=False)
+    fused = fuse(told["volumes"], store, size=SIDE, workers=2, progress=False, published=True)
     assert len(fused["volumes"]) == 29 and fused["slices_in"] == 29 * DEPTH
     assert fused["duplicates"] == TWINS  # all of them and nothing else
     assert check_store(store) == [] and main(["data", "check", str(store), "--quiet"]) == 0
@@ -141,7 +141,7 @@ def test_what_cannot_be_had_ends_in_an_error_and_no_store_and_is_mended_later(
     with pytest.raises(FileNotFoundError, match=rf"(?s)Lung_Mask\.zip.*{said}.*by hand"):
         fetch()
     with pytest.raises(ValueError, match="lung mask.*missing"):
-        fuse(tmp_path / "data/volumes", tmp_path / "slices", size=SIDE, progress=False)
+        fuse(tmp_path / "data/volumes", tmp_path / "slices", size=SIDE, progress=False, published=True)
     assert not (tmp_path / "slices/slices.csv").exists()
     server.manners.clear()
     told = fetch()

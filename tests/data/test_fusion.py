@@ -44,7 +44,7 @@ def volumes(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def store(volumes, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("store")
-    fuse(volumes, folder, size=SIZE, progress=False)
+    fuse(volumes, folder, size=SIZE, progress=False, published=True)
     return folder
 
 
@@ -165,7 +165,7 @@ def test_what_was_dropped_is_counted(store):
 
 def test_hand_computed_slice(tiny, tmp_path):
     """At the size of the input nothing is resampled: rot90, and 0 or 255."""
-    told = fuse(tiny, tmp_path / "out", size=20, progress=False)
+    told = fuse(tiny, tmp_path / "out", size=20, progress=False, published=True)
     assert told["volumes"]["coronacases_001"]["dropped"] == {"black": 1}
     row = rows_of(tmp_path / "out")[1]
     assert (row["slice_index"], row["lung_pixels"], row["infection_pixels"]) == ("2", "120", "9")
@@ -185,7 +185,7 @@ def test_shrinking_averages_the_ct(tmp_path):
     save(tmp_path / "in", "ct", ct)
     for part in ("lung", "infection"):
         save(tmp_path / "in", part, np.ones(ct.shape, np.uint8))
-    fuse(tmp_path / "in", tmp_path / "out", size=32, progress=False)
+    fuse(tmp_path / "in", tmp_path / "out", size=32, progress=False, published=True)
     grey = np.asarray(Image.open(tmp_path / "out/ct/coronacases_001_000.png"), int)
     assert abs(grey[4:-4, 4:-4] - 127).max() < 12
 
@@ -195,13 +195,13 @@ def test_an_oblong_plane_is_padded_not_stretched(tmp_path):
     ct[:, :5] = 0  # not flat
     for part, array in (("ct", ct), ("lung", ones), ("infection", ones)):
         save(tmp_path / "in", part, array)
-    fuse(tmp_path / "in", tmp_path / "out", size=40, progress=False)
+    fuse(tmp_path / "in", tmp_path / "out", size=40, progress=False, published=True)
     lung = np.asarray(Image.open(tmp_path / "out/lung/coronacases_001_000.png"))
     assert lung[10:30].all() and not lung[:10].any() and not lung[30:].any()
 
 
 def test_minmax_clahe_keeps_infected_slices_of_the_middle(volumes, tmp_path):
-    told = fuse(volumes, tmp_path, size=SIZE, preparation="minmax-clahe", progress=False)
+    told = fuse(volumes, tmp_path, size=SIZE, preparation="minmax-clahe", progress=False, published=True)
     assert {v["intensity"] for v in told["volumes"].values()} == {"min-max of each slice, CLAHE"}
     for volume in told["volumes"].values():
         assert volume["slices_out"] <= volume["counts"]["middle_60_with_infection"]
@@ -218,31 +218,33 @@ def test_pleural_effusion_is_not_infection(tiny, tmp_path):
     labels = np.zeros((20, 20, 5), np.uint8)
     labels[5, 5, 1:4] = (1, 2, 3)
     save(tiny, "infection", labels)
-    fuse(tiny, tmp_path / "out", size=20, progress=False)
+    fuse(tiny, tmp_path / "out", size=20, progress=False, published=True)
     assert [r["infection_pixels"] for r in rows_of(tmp_path / "out")] == ["1", "1", "0", "0"]
 
 
 def test_two_workers_write_the_same_bytes(volumes, store, tmp_path):
-    fuse(volumes, tmp_path, size=SIZE, workers=2, progress=False)
+    fuse(volumes, tmp_path, size=SIZE, workers=2, progress=False, published=True)
     assert content(tmp_path) == content(store)
 
 
 def test_an_interrupted_fusion_goes_on(volumes, store, tmp_path, monkeypatch):
     original, seen = preparation.write_slice, []
 
-    def interrupted(folder, name, index, images):
+    def interrupted(folder, name, index, images, **more):
         seen.append(name)
         if name == NAMES[2] and index == 4:
             raise KeyboardInterrupt
-        return original(folder, name, index, images)
+        return original(folder, name, index, images, **more)
 
     monkeypatch.setattr(preparation, "write_slice", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        fuse(volumes, tmp_path, size=SIZE, progress=False)
+        fuse(volumes, tmp_path, size=SIZE, progress=False, published=True)
     assert not (tmp_path / "slices.csv").exists()
     seen.clear()
-    monkeypatch.setattr(preparation, "write_slice", lambda *a: seen.append(a[1]) or original(*a))
-    fuse(volumes, tmp_path, size=SIZE, progress=False)
+    monkeypatch.setattr(
+        preparation, "write_slice", lambda *a, **more: seen.append(a[1]) or original(*a, **more)
+    )
+    fuse(volumes, tmp_path, size=SIZE, progress=False, published=True)
     assert set(seen) == set(NAMES[2:])
     assert content(tmp_path) == content(store)
 
@@ -252,42 +254,42 @@ def test_only_what_changed_is_done_again(tiny, tmp_path):
         array = np.asanyarray(nib.load(tiny / part / "coronacases_001.nii.gz").dataobj)
         save(tiny, part, array, name="coronacases_002")
     store = tmp_path / "out"
-    fuse(tiny, store, size=20, progress=False)
+    fuse(tiny, store, size=20, progress=False, published=True)
     before = {p: p.stat().st_mtime_ns for p in store.rglob("*.png")}
-    fuse(tiny, store, size=20, progress=False)
+    fuse(tiny, store, size=20, progress=False, published=True)
     assert before == {p: p.stat().st_mtime_ns for p in store.rglob("*.png")}
 
     lung = np.zeros((20, 20, 5), np.uint8)
     lung[4:9, 4:9, 1:3] = 1
     save(tiny, "lung", lung)
-    fuse(tiny, store, size=20, progress=False)
+    fuse(tiny, store, size=20, progress=False, published=True)
     ids = [r["slice_id"] for r in rows_of(store)]
     assert ids[:3] == ["coronacases_001_001", "coronacases_001_002", "coronacases_002_001"]
     assert not (store / "ct/coronacases_001_003.png").exists()  # nothing stale stays
 
     for part in ("ct", "lung", "infection"):
         (tiny / part / "coronacases_002.nii.gz").unlink()
-    fuse(tiny, store, size=20, progress=False)
+    fuse(tiny, store, size=20, progress=False, published=True)
     assert {r["volume"] for r in rows_of(store)} == {"coronacases_001"}
     assert not list(store.rglob("coronacases_002*"))
 
 
 def test_a_store_whose_volume_was_spoilt_later_is_unfinished(tiny, tmp_path):
-    fuse(tiny, tmp_path / "out", size=20, progress=False)
+    fuse(tiny, tmp_path / "out", size=20, progress=False, published=True)
     (tiny / "ct/coronacases_001.nii.gz").write_bytes(b"")
     with pytest.raises(ValueError, match="1 of 1 volumes could not be fused"):
-        fuse(tiny, tmp_path / "out", size=20, progress=False)
+        fuse(tiny, tmp_path / "out", size=20, progress=False, published=True)
     assert not (tmp_path / "out/slices.csv").exists()
 
 
 def test_a_store_is_not_mixed_with_other_settings(tiny, tmp_path):
-    fuse(tiny, tmp_path / "out", size=20, progress=False)
+    fuse(tiny, tmp_path / "out", size=20, progress=False, published=True)
     with pytest.raises(ValueError, match="begun with.*'size': 20.*'size': 24.*another folder"):
-        fuse(tiny, tmp_path / "out", size=24, progress=False)
+        fuse(tiny, tmp_path / "out", size=24, progress=False, published=True)
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign/slices.csv").write_text("mine")
     with pytest.raises(ValueError, match="no fusion wrote"):
-        fuse(tiny, tmp_path / "foreign", size=20, progress=False)
+        fuse(tiny, tmp_path / "foreign", size=20, progress=False, published=True)
     assert (tmp_path / "foreign/slices.csv").read_text() == "mine"
 
 
@@ -358,16 +360,16 @@ def put(value):
 def test_damage_is_named(tiny, tmp_path, damage, words):
     damage(tiny)
     with pytest.raises(ValueError, match=words):
-        fuse(tiny, tmp_path / "out", size=20, progress=False)
+        fuse(tiny, tmp_path / "out", size=20, progress=False, published=True)
     assert not (tmp_path / "out/slices.csv").exists()
 
 
 def test_a_missing_folder_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="ct: no such folder; expected ct, lung"):
-        fuse(tmp_path, tmp_path / "out", progress=False)
+        fuse(tmp_path, tmp_path / "out", progress=False, published=True)
     (tmp_path / "ct").mkdir()
     with pytest.raises(FileNotFoundError, match="holds no .nii.gz"):
-        fuse(tmp_path, tmp_path / "out", progress=False)
+        fuse(tmp_path, tmp_path / "out", progress=False, published=True)
 
 
 @pytest.mark.parametrize(
@@ -380,14 +382,14 @@ def test_a_missing_folder_is_named(tmp_path):
 )
 def test_wrong_arguments_are_named(tiny, tmp_path, arguments, words):
     with pytest.raises(ValueError, match=words):
-        fuse(tiny, tmp_path / "out", progress=False, **arguments)
+        fuse(tiny, tmp_path / "out", progress=False, **arguments, published=True)
 
 
 def test_command_line(tmp_path, capsys):
     volumes, store = str(tmp_path / "volumes"), str(tmp_path / "store")
     assert main(["data", "phantom", volumes, "--depth", "4", "--volumes", "2", "--size", "64"]) == 0
     assert capsys.readouterr().out == f"{volumes}: 2 volumes of 4 slices, seed 0\n"
-    assert main(["data", "fuse", volumes, store, "--size", "32", "--quiet"]) == 0
+    assert main(["data", "fuse", "--published", volumes, store, "--size", "32", "--quiet"]) == 0
     out = capsys.readouterr().out
     assert out == f"{store}: 4 of 8 slices from 2 volumes, 32x32, window\n"
     assert {r["source"] for r in rows_of(tmp_path / "store")} == {"coronacases", "radiopaedia"}
@@ -401,23 +403,23 @@ def test_command_line(tmp_path, capsys):
 
 # ---- names, locks, failures ------------------------------------------------------------------
 def test_any_known_name_is_taken(tiny, tmp_path):
-    fuse(tiny, tmp_path / "out", size=20, progress=False)
+    fuse(tiny, tmp_path / "out", size=20, progress=False, published=True)
     (tiny / "ct/coronacases_001.nii.gz").rename(tiny / "ct/coronacases_org_001.nii.gz")
     mask = tiny / "lung/coronacases_001.nii.gz"
     (tiny / "lung/coronacases_001.nii").write_bytes(gzip.decompress(mask.read_bytes()))
     mask.unlink()
     (tiny / "lung/notes.nii").write_text("a stranger among the masks is ignored")
-    told = fuse(tiny, tmp_path / "kaggle", size=20, progress=False)
+    told = fuse(tiny, tmp_path / "kaggle", size=20, progress=False, published=True)
     assert list(told["volumes"]) == ["coronacases_001"]
     assert content(tmp_path / "kaggle") == content(tmp_path / "out")
 
     shutil.copy(tiny / "ct/coronacases_org_001.nii.gz", tiny / "ct/coronacases_001.nii.gz")
     words = "coronacases_001 lies there twice, as coronacases_001.nii.gz and coronacases_org_001.nii.gz"
     with pytest.raises(ValueError, match=words):
-        fuse(tiny, tmp_path / "out", size=20, progress=False)
+        fuse(tiny, tmp_path / "out", size=20, progress=False, published=True)
     (tiny / "ct/coronacases_001.nii.gz").rename(tiny / "ct/scan7.nii.gz")
     with pytest.raises(ValueError, match="scan7.nii.gz.*begins with coronacases_"):
-        fuse(tiny, tmp_path / "out", size=20, progress=False)
+        fuse(tiny, tmp_path / "out", size=20, progress=False, published=True)
 
 
 def test_every_missing_mask_is_listed(tiny, tmp_path):
@@ -425,7 +427,7 @@ def test_every_missing_mask_is_listed(tiny, tmp_path):
     (tiny / "lung/coronacases_001.nii.gz").unlink()
     (tiny / "infection/coronacases_002.nii.gz").unlink()
     with pytest.raises(ValueError, match="001: the lung mask.*\n.*002: the infection mask"):
-        fuse(tiny, tmp_path / "out", size=20, progress=False)
+        fuse(tiny, tmp_path / "out", size=20, progress=False, published=True)
     assert not (tmp_path / "out").exists()
 
 
@@ -441,11 +443,11 @@ def test_two_fusions_do_not_write_one_store(tiny, tmp_path):
             with pytest.raises(
                 ValueError, match="another fusion writes here .process 12345 on elsewhere.; wait"
             ):
-                fuse(tiny, tmp_path / "out", size=20, progress=False)
+                fuse(tiny, tmp_path / "out", size=20, progress=False, published=True)
             assert [p.name for p in lock.parent.iterdir()] == ["lock"]
         finally:
             other.kill()
-    fuse(tiny, tmp_path / "out", size=20, progress=False)  # the dead one's lock is taken over
+    fuse(tiny, tmp_path / "out", size=20, progress=False, published=True)  # the dead one's lock is taken over
     assert "12345" not in lock.read_text() and lock.read_text().startswith("process ")
     assert len(rows_of(tmp_path / "out")) == 4
 
@@ -454,13 +456,13 @@ def test_two_fusions_do_not_write_one_store(tiny, tmp_path):
 def test_failed_volumes_are_listed_and_the_others_kept(tiny, tmp_path, workers):
     for number in (2, 3, 4):
         copy_volume(tiny, "coronacases_001", tiny, f"coronacases_00{number}")
-    fuse(tiny, tmp_path / "whole", size=20, progress=False)
+    fuse(tiny, tmp_path / "whole", size=20, progress=False, published=True)
     good = (tiny / "ct/coronacases_001.nii.gz").read_bytes()
     (tiny / "ct/coronacases_001.nii.gz").write_bytes(good[:100])
     (tiny / "infection/coronacases_003.nii.gz").write_bytes(b"")
     store = tmp_path / "out"
     with pytest.raises(ValueError) as caught:
-        fuse(tiny, store, size=20, workers=workers, progress=False)
+        fuse(tiny, store, size=20, workers=workers, progress=False, published=True)
     head, first, second = str(caught.value).splitlines()
     assert head.startswith("2 of 4 volumes could not be fused") and "a rerun does only them" in head
     assert first.startswith(f"  coronacases_001: {tiny / 'ct/coronacases_001.nii.gz'}: cannot be read")
@@ -470,36 +472,36 @@ def test_failed_volumes_are_listed_and_the_others_kept(tiny, tmp_path, workers):
     assert {p.name[:15] for p in kept} == {"coronacases_002", "coronacases_004"}
     (tiny / "ct/coronacases_001.nii.gz").write_bytes(good)
     copy_volume(tiny, "coronacases_002", tiny, "coronacases_003")
-    fuse(tiny, store, size=20, progress=False)
+    fuse(tiny, store, size=20, progress=False, published=True)
     assert kept == {p: p.stat().st_mtime_ns for p in kept}
     assert content(store) == content(tmp_path / "whole")
 
 
 def test_a_dead_worker_and_a_full_disk_are_reported(tiny, tmp_path, monkeypatch):
-    def full(*_: object):
+    def full(*_: object, **__: object):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(preparation, "write_slice", full)
     with pytest.raises(ValueError, match="coronacases_001: .*No space left on device"):
-        fuse(tiny, tmp_path / "out", size=20, progress=False)
-    monkeypatch.setattr(preparation, "write_slice", lambda *_: 1 / 0)
+        fuse(tiny, tmp_path / "out", size=20, progress=False, published=True)
+    monkeypatch.setattr(preparation, "write_slice", lambda *_, **__: 1 / 0)
     with pytest.raises(ValueError, match="coronacases_001: ZeroDivisionError"):
-        fuse(tiny, tmp_path / "out", size=20, progress=False)
+        fuse(tiny, tmp_path / "out", size=20, progress=False, published=True)
     assert "fewer workers" in fusion._reason(fusion.BrokenExecutor())
 
 
 def test_a_finished_store_is_not_touched(tiny, tmp_path, monkeypatch):
     store = tmp_path / "out"
-    told = fuse(tiny, store, size=20, progress=False)
+    told = fuse(tiny, store, size=20, progress=False, published=True)
     assert told == json.loads((store / "store.json").read_text())
     before = {p: p.stat().st_mtime_ns for p in [store / "slices.csv", store / "store.json"]}
     monkeypatch.setattr(duplicates, "find_duplicates", lambda *_: pytest.fail("looked again"))
-    assert fuse(tiny, store, size=20, progress=False) == told
+    assert fuse(tiny, store, size=20, progress=False, published=True) == told
     assert before == {p: p.stat().st_mtime_ns for p in before}
     monkeypatch.undo()
     (store / "store.json").unlink()
     (store / ".fusion/.1.coronacases_001.json.part").write_text("left by a killed process")
-    assert fuse(tiny, store, size=20, progress=False) == told
+    assert fuse(tiny, store, size=20, progress=False, published=True) == told
     assert not list(store.rglob("*.part"))
 
 
@@ -513,7 +515,7 @@ def test_what_other_filters_would_keep_is_counted(tiny, tmp_path):
         save(tiny, part, array)
     copy_volume(tiny, "coronacases_001", tiny, "coronacases_002")
     copy_volume(tiny, "coronacases_001", tiny, "medseg_1")
-    told = fuse(tiny, tmp_path / "out", size=20, progress=False)
+    told = fuse(tiny, tmp_path / "out", size=20, progress=False, published=True)
     volume = told["volumes"]["coronacases_001"]
     assert volume["dropped"] == {"black": 2, "no lung": 1}
     counts = {"all": 5, "not_black": 3, "with_lung": 3, "with_infection": 2, "middle_60": 3,
@@ -530,7 +532,7 @@ def test_black_is_flat_or_dark(tiny, tmp_path):
     ct[..., 0], ct[3, 3, 1], ct[3, 3, 2], ct[3, 3, 3] = 200, 127, 128, 255
     save(tiny, "ct", ct)
     save(tiny, "lung", np.ones((20, 20, 5), np.uint8))
-    told = fuse(tiny, tmp_path / "out", size=20, progress=False)["volumes"]["coronacases_001"]
+    told = fuse(tiny, tmp_path / "out", size=20, progress=False, published=True)["volumes"]["coronacases_001"]
     assert told["dropped"] == {"black": 3} and told["intensity"] == "0..255 as stored"
     assert [r["slice_index"] for r in rows_of(tmp_path / "out")] == ["2", "3"]
 
@@ -544,7 +546,7 @@ def test_copies_are_marked(tiny, tmp_path, monkeypatch):
         return {"medseg_1_001": "coronacases_001_001", "medseg_1_003": "coronacases_001_004"}
 
     monkeypatch.setattr(duplicates, "find_duplicates", find)
-    told = fuse(tiny, tmp_path / "out", size=20, progress=False)
+    told = fuse(tiny, tmp_path / "out", size=20, progress=False, published=True)
     rows = rows_of(tmp_path / "out")
     assert COLUMNS[-1] == "duplicate_of" and tuple(rows[0]) == COLUMNS
     assert [r["duplicate_of"] for r in rows] == [""] * 4 + [
@@ -573,7 +575,7 @@ def test_a_volume_stored_the_other_way_round_is_turned_by_its_pixels(volumes, st
             name="medseg_2",
             affine=affine @ np.diag([-1, 1, -1, 1]),
         )
-    told = fuse(tmp_path / "in", tmp_path / "out", size=SIZE, progress=False)["volumes"]
+    told = fuse(tmp_path / "in", tmp_path / "out", size=SIZE, progress=False, published=True)["volumes"]
     expected = [p for p, r in zip(pictures(store), rows_of(store), strict=True) if r["volume"] == NAMES[0]]
     assert np.array_equal(pictures(tmp_path / "out"), expected * 3)
     record = told[NAMES[0]]["orientation"]
@@ -594,7 +596,7 @@ def test_every_record_says_how_it_was_turned(store):
 
 # ---- files -------------------------------------------------------------------------------------
 def test_slope_intercept_byte_order_and_a_fourth_axis(tiny, tmp_path):
-    fuse(tiny, tmp_path / "out", size=20, progress=False)
+    fuse(tiny, tmp_path / "out", size=20, progress=False, published=True)
     ct = load(tiny, "ct")
     header = nib.Nifti1Header(endianness=">")
     header.set_data_shape((20, 20, 5, 1))
@@ -602,7 +604,9 @@ def test_slope_intercept_byte_order_and_a_fourth_axis(tiny, tmp_path):
     header["vox_offset"], header["scl_slope"], header["scl_inter"] = 352, 2, -1250
     voxels = (ct // 2 + 625).astype(">i2").tobytes(order="F")
     (tiny / "ct/coronacases_001.nii.gz").write_bytes(gzip.compress(header.binaryblock + bytes(4) + voxels))
-    told = fuse(tiny, tmp_path / "scaled", size=20, progress=False)["volumes"]["coronacases_001"]
+    told = fuse(tiny, tmp_path / "scaled", size=20, progress=False, published=True)["volumes"][
+        "coronacases_001"
+    ]
     assert told["notes"] == ["coronacases_001.nii.gz: 4 dimensions, the last of length 1, taken as 3"]
     assert np.array_equal(pictures(tmp_path / "scaled"), pictures(tmp_path / "out"))
 
@@ -614,25 +618,25 @@ def test_without_room_on_the_disk_the_slices_are_the_same(volumes, store, tmp_pa
     )
     monkeypatch.setattr(nifti.tempfile, "TemporaryFile", lambda **_: pytest.fail("unpacked"))
     copy_volume(volumes, NAMES[3], tmp_path / "in", NAMES[3])
-    fuse(tmp_path / "in", tmp_path / "out", size=SIZE, progress=False)
+    fuse(tmp_path / "in", tmp_path / "out", size=SIZE, progress=False, published=True)
     assert asked == [tmp_path / "out/.fusion"] * 3
     expected = [p for p, r in zip(pictures(store), rows_of(store), strict=True) if r["volume"] == NAMES[3]]
     assert np.array_equal(pictures(tmp_path / "out"), expected)
     flip = tmp_path / "in/ct" / f"{NAMES[3]}.nii.gz"
     flip.write_bytes(flip.read_bytes()[:-8] + bytes(8))  # the checksum is read here, too
     with pytest.raises(ValueError, match="CRC"):
-        fuse(tmp_path / "in", tmp_path / "out", size=SIZE, progress=False)
+        fuse(tmp_path / "in", tmp_path / "out", size=SIZE, progress=False, published=True)
 
 
 def test_a_checksum_right_behind_the_last_chunk_is_read(tiny, tmp_path, monkeypatch):
     path = tiny / "ct/coronacases_001.nii.gz"
     monkeypatch.setattr(nifti, "CHUNK", 16)  # the unpacked file has 352 + 4000 bytes, 272 chunks
-    fuse(tiny, tmp_path / "out", size=20, progress=False)
+    fuse(tiny, tmp_path / "out", size=20, progress=False, published=True)
     packed = bytearray(path.read_bytes())
     packed[-6] ^= 1
     path.write_bytes(packed)
     with pytest.raises(ValueError, match="CRC"):
-        fuse(tiny, tmp_path / "out", size=20, progress=False)
+        fuse(tiny, tmp_path / "out", size=20, progress=False, published=True)
 
 
 def test_memory_is_that_of_planes(tmp_path):
@@ -647,17 +651,17 @@ def test_memory_is_that_of_planes(tmp_path):
         save(tmp_path / "in", part, array)
     tracemalloc.start()
     try:
-        fuse(tmp_path / "in", tmp_path / "out", size=64, progress=False)
+        fuse(tmp_path / "in", tmp_path / "out", size=64, progress=False, published=True)
         assert tracemalloc.get_traced_memory()[1] < 5 << 20
     finally:
         tracemalloc.stop()
 
 
 def test_a_bar_over_volumes_and_over_planes_of_the_only_one(tiny, tmp_path, capfd):
-    fuse(tiny, tmp_path / "one", size=20)
+    fuse(tiny, tmp_path / "one", size=20, published=True)
     assert "plane" in (shown := capfd.readouterr().err) and "volume" not in shown
     copy_volume(tiny, "coronacases_001", tiny, "coronacases_002")
-    fuse(tiny, tmp_path / "two", size=20)
+    fuse(tiny, tmp_path / "two", size=20, published=True)
     assert "volume" in (shown := capfd.readouterr().err) and "plane" not in shown
-    fuse(tiny, tmp_path / "quiet", size=20, progress=False)
+    fuse(tiny, tmp_path / "quiet", size=20, progress=False, published=True)
     assert capfd.readouterr().err == ""

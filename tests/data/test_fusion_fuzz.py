@@ -158,7 +158,7 @@ def check(tmp_path, monkeypatch) -> Iterator[Callable[..., None]]:
             path.write_bytes(files[part])
         wanted, handles, begun = expected(files), open_files(), time.perf_counter()
         try:
-            fuse(folder, store, size=SIDE, progress=False)
+            fuse(folder, store, size=SIDE, progress=False, published=True)
         except ValueError as error:
             tally.errors += 1
             assert not wanted, f"refused, though readable: {error}"
@@ -415,11 +415,11 @@ def test_what_is_no_file_is_named(tmp_path, part):
     path.unlink()
     path.mkdir()
     with pytest.raises(ValueError, match=f"{part}/{NAME}.nii: expected a file, not a folder"):
-        fuse(tmp_path, tmp_path / "out", progress=False)
+        fuse(tmp_path, tmp_path / "out", progress=False, published=True)
     path.rmdir()
     path.symlink_to(tmp_path / "nowhere")
     with pytest.raises(ValueError, match="or a broken link"):
-        fuse(tmp_path, tmp_path / "out", progress=False)
+        fuse(tmp_path, tmp_path / "out", progress=False, published=True)
     assert not (tmp_path / "out").exists()
 
 
@@ -431,4 +431,4 @@ def test_a_file_without_permission_is_named(tmp_path):
     path = tmp_path / "lung" / f"{NAME}.nii"
     path.chmod(0)
     with pytest.raises(ValueError, match=f"{path}: cannot be read .Permission denied"):
-        fuse(tmp_path, tmp_path / "out", progress=False)
+        fuse(tmp_path, tmp_path / "out", progress=False, published=True)

@@ -1,0 +1,207 @@
+"""Annotated scans of one's own: which files belong together, whose they are, and which labels count.
+
+    volumes/ct/<patient>/<scan>.nii.gz          or volumes/ct/<scan>.nii.gz, or a DICOM folder in its place
+    volumes/lung/<patient>/<scan>.nii.gz        the same names
+    volumes/infection/<patient>/<scan>.nii.gz
+
+A scan may have any name. Its header says how it lies (`replication.data.scan`), a folder or a table whose
+it is, and options which labels count.
+"""
+
+import csv
+import os
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from replication.data.dicom import is_dicom
+from replication.data.names import stem
+from replication.data.orientation import Turn, judge
+from replication.data.scan import Scan
+
+SOURCE = "own"  # in `slices.csv`
+SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Own:
+    """How scans of one's own are read.
+
+    Attributes:
+        patients: CSV with the columns `scan` and `patient`; None: the folder is the patient, or each scan its own.
+        lung_labels, infection_labels: which count; None: 1 and 2 (of infection also 3, an effusion, is allowed
+            and does not count), or 255 where a mask holds 0 and 255 alone.
+        axes, intensity: see `Scan`.
+        strict: refuse where the pixels contradict the header, or anything else puts a scan in doubt.
+    """
+
+    patients: str | None = None
+    lung_labels: tuple[int, ...] | None = None
+    infection_labels: tuple[int, ...] | None = None
+    axes: str | None = None
+    intensity: str = "auto"
+    strict: bool = False
+
+    def settings(self) -> dict[str, Any]:
+        """Of JSON types, for the store's memory; the table of patients by what it says."""
+        told = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        return told | {"patients": read_patients(self.patients) if self.patients else None}
+
+
+def read_patients(path: str | os.PathLike) -> dict[str, str]:
+    """Scan -> patient, of a CSV.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: without the columns, an empty cell, or a scan twice.
+    """
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        rows = csv.DictReader(file)
+        if not {"scan", "patient"} <= set(rows.fieldnames or ()):
+            raise ValueError(f"{path}: columns {rows.fieldnames}; expected scan and patient")
+        told: dict[str, str] = {}
+        for row in rows:
+            scan, patient = ((row[column] or "").strip() for column in ("scan", "patient"))
+            if not scan or not patient or told.setdefault(scan, patient) != patient:
+                raise ValueError(
+                    f"{path}, line {rows.line_num}: {scan!r}, {patient!r}; expected each scan once, with its patient"
+                )
+    return told
+
+
+def find_scans(volumes: str | os.PathLike) -> dict[str, dict[str, Path]]:
+    """Name and files of each scan below `volumes`, sorted; `<patient>/<scan>` becomes `<patient>-<scan>`.
+
+    Raises:
+        FileNotFoundError: no ct folder, or none in it.
+        ValueError: a mask is missing, a name comes twice or cannot be a file's; each with the cure.
+    """
+    folder = Path(volumes)
+    if not (folder / "ct").is_dir():
+        raise FileNotFoundError(
+            f"{folder / 'ct'}: no such folder; expected ct, lung and infection with the same names"
+        )
+    found: dict[str, dict[str, Path]] = {}
+    missing = []
+    for scan in _scans_in(folder / "ct"):
+        where = scan.relative_to(folder / "ct").parent
+        own = stem(scan.name) or scan.name
+        name = "-".join([*where.parts, own])
+        if not SAFE.fullmatch(name) or name in found:
+            raise ValueError(
+                f"{scan}: {'the name ' + name + ' comes twice' if name in found else 'a name of letters, digits and ._+- is expected'}; rename it"
+            )
+        found[name] = {"ct": scan}
+        for part in ("lung", "infection"):
+            paths = [folder / part / where / f"{own}{suffix}" for suffix in (".nii.gz", ".nii")]
+            there = [p for p in paths if p.is_file()]
+            if len(there) != 1:
+                missing.append(f"{name}: {len(there)} {part} masks; expected one, {paths[0]}")
+            else:
+                found[name][part] = there[0]
+    if not found:
+        raise FileNotFoundError(f"{folder / 'ct'}: holds no .nii.gz or .nii file and no DICOM folder")
+    if missing:
+        raise ValueError("\n".join(missing))
+    return dict(sorted(found.items()))
+
+
+def _scans_in(folder: Path) -> list[Path]:
+    scans = []
+    for path in sorted(p for p in folder.iterdir() if p.name[0] != "."):
+        if path.is_dir():
+            holds_dicom = any(p.is_file() and is_dicom(p) for p in path.iterdir())
+            scans += [path] if holds_dicom else _scans_in(path)
+        elif stem(path.name):
+            scans.append(path)
+    return scans
+
+
+def patient_of(name: str, path: Path, volumes: Path, patients: dict[str, str] | None) -> str:
+    """Whose a scan is: by the table, else by its folder below `ct`, else its own.
+
+    Raises:
+        ValueError: the table does not name it.
+    """
+    if patients is not None:
+        for key in (name, stem(path.name) or path.name):
+            if key in patients:
+                return patients[key]
+        raise ValueError(f"{name}: the table of patients does not name it; add a line {name},PATIENT")
+    where = path.relative_to(volumes / "ct").parent
+    return where.parts[0] if where.parts else name
+
+
+class Mask(Scan):
+    """A mask whose planes hold 1 where a label counts."""
+
+    def __init__(self, path: Path, *, of: Scan, counted: list[int] | None, axes: str | None) -> None:
+        super().__init__(path, axes=axes, intensity=None)
+        self.counted = counted
+        if self.shape != of.shape:
+            raise ValueError(
+                f"{path}: shape {self.shape}, but {of.path} has {of.shape} (both turned to the same axes)"
+            )
+        if axes is None and not np.allclose(self.affine, of.affine, atol=0.1 * min(of.spacing)):
+            raise ValueError(
+                f"{path}: its header puts it elsewhere than {of.path}; expected the same space. If both are stored alike, "
+                "copy the scan's header, or name how they are stored: --axes"
+            )
+
+    def mask(self, k: int, *, labels: int) -> NDArray[np.uint8]:
+        """Plane k: 1 where a label counts, else 0; without an option 1 up to `labels`, less an effusion.
+
+        Raises:
+            ValueError: values that are no labels, or that no option names.
+        """
+        plane = self.plane(k)
+        values = np.unique(plane)
+        if self.counted is not None:
+            if not np.array_equal(values, np.rint(values)):
+                raise ValueError(
+                    f"{self.path}: slice {k} holds {values[:5].tolist()}; expected whole numbers"
+                )
+            return np.isin(plane, self.counted).astype(np.uint8)
+        if set(values.tolist()) <= {0, 255}:
+            return (plane > 0).astype(np.uint8)
+        if not set(values.tolist()) <= set(range(labels + 1)):
+            raise ValueError(
+                f"{self.path}: slice {k} holds the labels {values[:8].tolist()}; expected 0 to {labels}, or 0 and 255. "
+                "Name those that count: --lung-labels or --infection-labels, such as 10-14"
+            )
+        return plane.astype(np.uint8)
+
+
+def open_parts(paths: dict[str, Path], own: dict[str, Any]) -> dict[str, Scan]:
+    """CT and masks of one scan; `own` as `Own.settings` gives it."""
+    ct = Scan(paths["ct"], axes=own["axes"], intensity=own["intensity"])
+    masks = {
+        part: Mask(paths[part], of=ct, counted=own[f"{part}_labels"], axes=own["axes"])
+        for part in ("lung", "infection")
+    }
+    return {"ct": ct, **masks}
+
+
+def orient_own(ct: Scan, slices: Any, *, strict: bool) -> tuple[Turn, dict[str, Any]]:
+    """The header has decided; what the pixels say to it is noted, or, where strict, refused.
+
+    Raises:
+        ValueError: strict, and in doubt.
+    """
+    verdict = judge(slices)
+    doubts = list(ct.doubts)
+    if verdict.says == "upside down":
+        doubts.append(
+            f"the pixels show it upside down, against its header ({ct.axes}); the header was followed: --axes decides"
+        )
+    if strict and doubts:
+        raise ValueError(f"{ct.path}: refused, because warnings are errors here: {'; '.join(doubts)}")
+    return Turn(), {
+        "header": ct.axes, "by_name": None, "anatomy": verdict.says, "margin": verdict.margin, "spine": verdict.spine,
+        "table": verdict.table, "slices": verdict.slices, "turned": f"{ct.axes} to LAS, rot90", "because": "header",
+        "notes": doubts,
+    }  # fmt: skip

@@ -1,0 +1,232 @@
+"""A scan is the same scan however it is stored, its numbers are recognised, and what is in doubt is said or refused."""
+
+import os
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from chest import DEPTH, EVERY_WAY, stored, write_dicom
+
+from replication.data.intensity import recognise
+from replication.data.scan import Scan
+
+CASES = Path(os.environ.get("CHS_CASES", "/nowhere"))
+
+
+def voxels(scan: Scan) -> np.ndarray:
+    return np.stack([scan.plane(k) for k in range(scan.shape[2])], 2)
+
+
+@pytest.mark.parametrize("axes", EVERY_WAY)
+def test_every_axis_order_and_sign_is_the_same_scan_and_goes_back_as_it_came(axes, drawn, put):
+    image = stored(drawn.hu, drawn.affine, axes)
+    path = put(np.asanyarray(image.dataobj), image.affine)
+    scan = Scan(path)
+    assert scan.axes == axes and not scan.doubts
+    assert np.array_equal(voxels(scan), drawn.hu) and np.allclose(scan.affine, drawn.affine)
+    assert np.allclose(scan.spacing, (4.8, 5.2, 9.0))
+    back = scan.image(drawn.lung)
+    assert np.array_equal(
+        np.asanyarray(back.dataobj), np.asanyarray(stored(drawn.lung, drawn.affine, axes).dataobj)
+    )
+
+
+@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
+def test_a_mask_s_header_has_the_scan_s_geometry_byte_for_byte(kind, drawn, tmp_path):
+    image = kind(drawn.hu.astype(">i2"), drawn.affine)
+    image.header.set_qform(drawn.affine, 1)
+    image.header["descrip"] = b"as the scanner wrote it"
+    nib.save(image, tmp_path / "scan.nii")
+    nib.save(Scan(tmp_path / "scan.nii").image(drawn.lung), tmp_path / "mask.nii")
+    before, after = (nib.load(tmp_path / f"{name}.nii").header for name in ("scan", "mask"))
+    for key in ("dim", "pixdim", "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x",
+                "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z", "xyzt_units", "descrip"):  # fmt: skip
+        assert before[key].tobytes() == after[key].astype(before[key].dtype).tobytes(), key
+    assert after.get_data_dtype() == np.uint8 and type(before) is type(after)
+
+
+def test_random_affines_give_back_what_they_got(drawn, put):
+    """A property: any rotation that leaves each axis nearest to its own, any spacing, any place."""
+    rng = np.random.default_rng(0)
+    for _ in range(40):
+        axes = EVERY_WAY[rng.integers(len(EVERY_WAY))]
+        image = stored(drawn.hu, drawn.affine, axes)
+        angles, spacing = rng.uniform(-0.2, 0.2, 3), rng.uniform(0.4, 8, 3)
+        turn = np.eye(3)
+        for (i, j), angle in zip(((0, 1), (0, 2), (1, 2)), angles):
+            one = np.eye(3)
+            one[i, i] = one[j, j] = np.cos(angle)
+            one[i, j], one[j, i] = -np.sin(angle), np.sin(angle)
+            turn = turn @ one
+        affine = np.eye(4)
+        affine[:3, :3] = turn @ (image.affine[:3, :3] / nib.affines.voxel_sizes(image.affine)) * spacing
+        affine[:3, 3] = rng.uniform(-500, 500, 3)
+        scan = Scan(put(np.asanyarray(image.dataobj), affine))
+        assert scan.axes == axes and np.array_equal(voxels(scan), drawn.hu)
+        back = scan.image(drawn.infection)
+        expected = np.asanyarray(stored(drawn.infection, drawn.affine, axes).dataobj)
+        assert np.array_equal(np.asanyarray(back.dataobj), expected)
+
+
+def test_a_header_that_tells_nothing_or_two_things_is_refused_until_an_option_decides(drawn, tmp_path, put):
+    image = nib.Nifti1Image(drawn.hu, None)
+    nib.save(image, tmp_path / "bare.nii.gz")
+    with pytest.raises(ValueError, match="neither qform nor sform.*--axes"):
+        Scan(tmp_path / "bare.nii.gz")
+    assert np.array_equal(voxels(Scan(tmp_path / "bare.nii.gz", axes="LAS")), drawn.hu)
+    two = nib.Nifti1Image(drawn.hu, drawn.affine)
+    two.header.set_qform(np.diag([4.8, 5.2, 9.0, 1]), 1)
+    nib.save(two, tmp_path / "two.nii.gz")
+    with pytest.raises(ValueError, match="qform says RAS, its sform LAS.*--axes LAS or --axes RAS"):
+        Scan(tmp_path / "two.nii.gz")
+    assert Scan(tmp_path / "two.nii.gz", axes="RAS").axes == "RAS"
+    moved = nib.Nifti1Image(drawn.hu, drawn.affine)
+    moved.header.set_qform(drawn.affine + np.eye(4, k=3) * 40, 1)
+    nib.save(moved, tmp_path / "moved.nii.gz")
+    assert Scan(tmp_path / "moved.nii.gz").doubts == ["qform and sform differ; the sform is taken"]
+    with pytest.raises(ValueError, match="'LLS'; expected one letter each"):
+        Scan(tmp_path / "two.nii.gz", axes="LLS")
+    with pytest.raises(FileNotFoundError, match="no such file or folder"):
+        Scan(tmp_path / "gone.nii")
+
+
+def test_a_tilted_gantry_and_a_slanting_stack_are_named(drawn, put):
+    sheared = drawn.affine.copy()
+    sheared[1, 2] = 9 * np.tan(np.radians(20))
+    assert "sheared by 20 degrees" in Scan(put(drawn.hu, sheared)).doubts[0]
+    c, s = np.cos(np.radians(25)), np.sin(np.radians(25))
+    slanting = np.array([[1, 0, 0, 0], [0, c, -s, 0], [0, s, c, 0], [0, 0, 0, 1]]) @ drawn.affine
+    assert "25 degrees off axial" in Scan(put(drawn.hu, slanting)).doubts[0]
+
+
+# ---- numbers -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "change, kind, said",
+    [
+        (lambda hu: hu, "hounsfield", ""),
+        (lambda hu: np.clip(hu.astype(int) + 1024, 0, 4095).astype(np.uint16), "offset", "1024 is taken off"),
+        (lambda hu: np.where(corner(hu), -3024, hu).astype(np.int16), "hounsfield", "padding"),
+        (lambda hu: np.where(corner(hu), -2000, hu).astype(np.float32), "hounsfield", "padding"),
+        (lambda hu: np.where(corner(hu), np.nan, hu).astype(np.float32), "hounsfield", "NaN"),
+        (lambda hu: np.interp(hu, (-1250, 250), (0, 255)).astype(np.uint8), "grey", "windowed before"),
+        (lambda hu: np.interp(hu, (-1250, 250), (0, 1)).astype(np.float32), "grey", "scaled by 255"),
+    ],
+    ids=["hu", "offset", "padding 3024", "padding 2000", "nan", "grey", "unit"],
+)  # fmt: skip
+def test_numbers_are_recognised_and_brought_to_one_scale(change, kind, said, drawn, put):
+    scan = Scan(put(change(drawn.hu), drawn.affine))
+    assert scan.intensity.kind == kind and said in " ".join([*scan.notes, *scan.doubts])
+    seen = voxels(scan)
+    assert np.isfinite(seen).all()
+    expected = np.maximum(drawn.hu, -1024).astype(float)
+    if kind == "grey":
+        assert np.abs(seen - np.interp(drawn.hu, (-1250, 250), (0, 255))).max() <= 1
+    else:
+        inside = ~corner(drawn.hu)
+        assert np.array_equal(seen[inside], expected[inside]) and (seen[~inside] <= -900).all()
+
+
+def corner(hu: np.ndarray) -> np.ndarray:
+    x, y = np.ogrid[: hu.shape[0], : hu.shape[1]]
+    outside = ((x - hu.shape[0] / 2) ** 2 + (y - hu.shape[1] / 2) ** 2) > (min(hu.shape[:2]) / 2 + 4) ** 2
+    return np.broadcast_to(outside[..., None], hu.shape) & (hu < -900)
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        (lambda hu: np.zeros_like(hu), "every sampled voxel is 0"),
+        (lambda hu: np.full(hu.shape, np.nan, np.float32), "NaN or infinite; no CT"),
+        (lambda hu: (hu / 4 + 300).astype(np.float32), "slope or an intercept"),
+        (lambda hu: np.clip(hu, -160, 240).astype(np.int16), "no chest in Hounsfield units"),
+        (lambda hu: (hu + 5000).astype(np.int16), "--intensity hounsfield, offset or grey"),
+    ],
+    ids=["constant", "nan", "slope", "mediastinal window", "far"],
+)
+def test_numbers_that_are_no_ct_are_refused_with_what_was_found(change, said, drawn, put):
+    with pytest.raises(ValueError, match=said):
+        Scan(put(change(drawn.hu), drawn.affine))
+
+
+def test_who_knows_the_unit_can_say_it(drawn, put):
+    path = put(np.clip(drawn.hu, -160, 240).astype(np.int16), drawn.affine)
+    assert Scan(path, intensity="hounsfield").intensity.kind == "hounsfield"
+    with pytest.raises(ValueError, match="intensity 'kelvin'"):
+        recognise(drawn.hu, told="kelvin")
+
+
+# ---- DICOM -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("axes", [a for a in EVERY_WAY if a[2] in "SI"])
+def test_a_dicom_series_is_the_same_scan_however_its_planes_run(axes, drawn, tmp_path):
+    scan = Scan(write_dicom(tmp_path / "series", drawn.hu, drawn.affine, axes=axes))
+    assert not scan.doubts and not scan.notes
+    assert np.array_equal(voxels(scan), np.maximum(drawn.hu, -1024))
+    assert np.allclose(scan.affine, drawn.affine, atol=1e-3)
+
+
+def test_localisers_reports_and_damaged_files_are_left_out_and_counted(drawn, tmp_path):
+    folder = write_dicom(tmp_path / "study" / "2", drawn.hu, drawn.affine).parent
+    write_dicom(
+        folder / "scout", drawn.hu[:, :, :2], drawn.affine, ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"]
+    )
+    write_dicom(folder / "dose", drawn.hu[:, :, :1], drawn.affine, Modality="SR")
+    (folder / "readme.txt").write_text("hello")
+    (folder / "broken.dcm").write_bytes(bytes(128) + b"DICM" + b"\x08\x00\xff\xff\xff")
+    scan = Scan(folder)
+    assert scan.shape[2] == DEPTH
+    told = " ".join(scan.notes)
+    assert "2 files left out: localisers" in told and "modality SR" in told and "no DICOM" in told
+
+
+def test_of_several_series_one_is_asked_for(drawn, tmp_path):
+    write_dicom(tmp_path / "study" / "a", drawn.hu, drawn.affine)
+    write_dicom(
+        tmp_path / "study" / "b", drawn.hu[:, :, :5], drawn.affine, SeriesNumber=7, SeriesDescription="thick"
+    )
+    with pytest.raises(
+        ValueError, match=r"2 CT series; name one by --series.*\n.*number 2.*\n.*number 7 \(thick, 5"
+    ):
+        Scan(tmp_path / "study")
+    assert Scan(tmp_path / "study", series="7").shape[2] == 5
+    with pytest.raises(ValueError, match="0 series are called '9'"):
+        Scan(tmp_path / "study", series="9")
+    with pytest.raises(ValueError, match="no CT series of 3 slices"):
+        (tmp_path / "empty").mkdir()
+        Scan(tmp_path / "empty")
+
+
+@pytest.mark.parametrize("fault", ["missing", "twice", "tilted"])
+def test_a_series_that_is_no_volume_is_refused_with_the_cure(fault, drawn, tmp_path):
+    import pydicom
+
+    folder = write_dicom(tmp_path / "series", drawn.hu, drawn.affine)
+    files = sorted(folder.iterdir(), key=lambda p: int(p.stem.split("_")[1]))
+    if fault == "missing":
+        files[5].unlink()
+    if fault == "twice":
+        again = pydicom.dcmread(files[5])
+        again.ImagePositionPatient = pydicom.dcmread(files[6]).ImagePositionPatient
+        again.save_as(files[5])
+    if fault == "tilted":
+        for k, path in enumerate(files):
+            one = pydicom.dcmread(path)
+            one.ImagePositionPatient[1] += 3 * k
+            one.save_as(path)
+    with pytest.raises(ValueError, match=r"series number 2 .* is no volume.*even distances.*dcm2niix"):
+        Scan(folder)
+
+
+# ---- the small CT, where it is present ---------------------------------------------------------
+
+
+@pytest.mark.skipif(not CASES.is_dir(), reason="CHS_CASES names no folder of stored cases")
+def test_the_small_ct_is_one_scan_in_all_its_ways():
+    same = [voxels(Scan(CASES / axes / "ct" / "scan.nii.gz")) for axes in ("RAS", "LPS", "LAS", "PSR")]
+    assert all(np.array_equal(same[0], other) for other in same[1:])
+    offset = Scan(CASES / "no_offset" / "ct" / "scan.nii.gz")
+    assert offset.intensity.kind == "offset" and np.abs(voxels(offset) - same[0]).max() < 1
