@@ -22,13 +22,17 @@ def add_to(groups: Any) -> None:
         command.add_argument("--results", default="results", help="folder of the record (%(default)s)")
     thresholds = commands.add_parser("thresholds", help="score a trained run at a ladder of thresholds")
     lesions = commands.add_parser("lesions", help="recall of a run by the size of a lesion")
-    for command in (thresholds, lesions):
+    alarms = commands.add_parser(
+        "false-alarms", help="what a direct run calls infected on test slices without infection"
+    )
+    for command in (thresholds, lesions, alarms):
         command.add_argument("run", help="a name of the grid; chs-net list shows them")
         command.add_argument("--profile", default="cpu")
         command.add_argument("--slices", required=True, help="folder of the slice store")
         command.add_argument("--results", default="results", help="folder of the records (%(default)s)")
         command.add_argument("--runs", default="runs", help="folder of weights and predictions (%(default)s)")
     lesions.set_defaults(run_command=_lesions)
+    alarms.set_defaults(run_command=_false_alarms)
     leak.set_defaults(run_command=_leak)
     contrast.set_defaults(run_command=_contrast)
     thresholds.set_defaults(run_command=_thresholds)
@@ -86,3 +90,16 @@ def _lesions(options: argparse.Namespace) -> None:
         print(
             f"from {of['from']:5} pixels: {of['lesions']:5} lesions, {of['touched']:5} touched, recall {recall:.3f}"
         )
+
+
+def _false_alarms(options: argparse.Namespace) -> None:
+    from replication.analysis.false_alarms import FOLDER, false_alarm_record
+    from replication.files import write_json
+
+    where = {k: getattr(options, k) for k in ("profile", "slices", "results", "runs")}
+    record = false_alarm_record(options.run, **where)
+    write_json(Path(options.results) / FOLDER / options.profile / f"{record['run']}.json", record)
+    print(
+        f"{record['run']}: an alarm on {record['with_alarm']} of {record['healed']} healed slices, "
+        f"{record['alarm_pixels'] / max(record['lung_pixels'], 1):.2%} of the lung called infected"
+    )

@@ -154,6 +154,7 @@ ROWS = (
     _direct("beyond", "beyond-miniseg", "MiniSeg, beyond the paper's recipe", "miniseg", recipe="beyond"),
     _direct("beyond", "beyond-raiunet", "RAIU-Net, beyond the paper's recipe", "full", recipe="beyond"),
     _direct("beyond", "beyond-context", "U-Net with neighbouring slices", "bu", recipe="context"),
+    _direct("beyond", "beyond-healed", "MiniSeg with healed slices", "miniseg", recipe="healed"),
 )  # fmt: skip
 
 # Suffix of a run's name -> its split and seed.

@@ -61,7 +61,19 @@ LOSSES: dict[str, dict[str, str]] = {
     "Dice": {"terms": "dice"},
 }
 
-RECIPES: dict[str, Recipe | Neighbours] = {"beyond": Recipe(), "context": Neighbours()}
+
+@dataclass(frozen=True)
+class Healed:
+    """The paper's recipe, with slices without infection beside those with it (`replication.data.healed`)."""
+
+    def config(self, *, passes: int) -> dict[str, Any]:
+        """What it adds to a run's configuration."""
+        return {"passes": 1, "healed": "each training slice once more, where it can be healed"}
+
+
+RECIPES: dict[str, Recipe | Neighbours | Healed] = {
+    "beyond": Recipe(), "context": Neighbours(), "healed": Healed(),
+}  # fmt: skip
 
 
 def context_of(recipe: str | None) -> int:

@@ -22,6 +22,7 @@ from torch import nn
 from chslib.inference import accelerator, predict_masks
 from chslib.metrics import COUNTS, confusion, evaluate
 from replication.data.batches import SliceDataset
+from replication.data.healed import with_healed
 from replication.data.splits import Split, make_split, persons
 from replication.data.store import TARGETS, SliceStore, read_store
 from replication.files import write_json
@@ -118,6 +119,8 @@ def _pipeline(
         part: SliceDataset(store, target=run.target, indices=rows, inputs=inputs.pixels)
         for part, rows in asdict(split).items()
     }
+    if run.recipe == "healed":
+        datasets["train"] = with_healed(datasets["train"], store, seed=run.seed)
     fitted = fit(
         run, settings, network, datasets, config=config, folder=folder, progress=progress,
         deadline=deadline, repeatable=repeatable,

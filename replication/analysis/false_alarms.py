@@ -1,0 +1,76 @@
+"""What a network calls infected where nothing is: on test slices whose infection was replaced by healthy lung.
+
+Every slice that the networks are trained and scored on holds infection (register row 52), so no score
+tells what they do to a healthy lung. `replication.data.healed` makes slices that tell something of it.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from chslib.inference import accelerator, predict_masks
+from replication.data.healed import healed_slices
+from replication.data.store import read_store
+from replication.evidence.records import read_record
+from replication.provenance import digest, environment, read_written
+from replication.training.grid import get_run
+from replication.training.networks import trained_network
+from replication.training.profiles import get_profile
+
+FOLDER = "false-alarms"
+
+
+def false_alarm_record(
+    name: str, *, profile: str, slices: str | Path, results: str | Path, runs: str | Path
+) -> dict[str, Any]:
+    """A direct run on its healed test slices: how many, how many with an alarm, and pixels of lung called infected.
+
+    Raises:
+        ValueError: a second stage, whose input a first one would have to make; weights or slices of another training.
+        FileNotFoundError: no record or weights.
+    """
+    run, size = get_run(name), get_profile(profile)
+    if run.target != "infection" or run.first_stage or run.cascade == "truth":
+        raise ValueError(f"{name}: expected a direct run, such as table3-miniseg-patient-fold0")
+    record = read_record(Path(results) / profile / f"{run.name}.json")
+    store = read_store(slices, size=size.size, progress=False)
+    if store.fingerprint != record["data"]["fingerprint"]:
+        raise ValueError(f"{slices}: not the slices of {profile}/{run.name}")
+    row_of = {slice_id: row for row, slice_id in enumerate(store.table["slice_id"])}
+    test = np.array([row_of[entry[0]] for entry in record["slices"]])
+    pictures, rows = healed_slices(store, test, seed=run.seed)
+    network = trained_network(run, size, record, runs).to(accelerator())
+    found = predict_masks(network, pictures[:, None], batch_size=size.batch_size)[:, 0]
+    lung = store.lung[rows] > 0
+    made = {
+        "run": run.name, "profile": profile, "weights_sha256": record["weights_sha256"],
+        "test_slices": len(test), "healed": len(rows), "with_alarm": int(found.any((1, 2)).sum()),
+        "lung_pixels": int(lung.sum()), "alarm_pixels": int((found > 0).sum()),
+        "dsc": record["test"]["pooled"]["dsc"], **environment(),
+    }  # fmt: skip
+    return made | {"digest": digest(made)}
+
+
+def read_false_alarms(results: str | Path) -> pd.DataFrame:
+    """By run: healed slices, the share with an alarm, and alarmed pixels a pixel of lung.
+
+    Raises:
+        ValueError: a record that was changed after it was written.
+    """
+    told = [
+        read_written(path, command=f"chs-net measure false-alarms {path.stem}")
+        for path in sorted((Path(results) / FOLDER).glob("*/*.json"))
+    ]
+    table = pd.DataFrame(
+        [
+            {
+                "run": f"{r['profile']}/{r['run']}", "healed slices": r["healed"],
+                "share with an alarm": r["with_alarm"] / max(r["healed"], 1),
+                "share of lung called infected": r["alarm_pixels"] / max(r["lung_pixels"], 1), "DSC": r["dsc"],
+            }
+            for r in told
+        ]
+    )  # fmt: skip
+    return table.set_index("run") if len(table) else table
