@@ -40,6 +40,15 @@ def add_to(groups: Any) -> None:
     phantom.add_argument("--size", type=int, help="rows and columns (default: as the source)")
     phantom.set_defaults(run_command=_phantom)
 
+    _add_fuse(commands)
+    check = commands.add_parser("check", help="look for problems in a store")
+    check.add_argument("store", metavar="STORE", nargs="?", default="")
+    check.add_argument("--profile", help="stop at the first problem for a run of this profile")
+    check.add_argument("--quiet", action="store_true", help="no progress bar")
+    check.set_defaults(run_command=_check)
+
+
+def _add_fuse(commands: Any) -> None:
     fuse = commands.add_parser("fuse", help="turn volumes into a store of slices")
     fuse.add_argument("volumes", metavar="VOLUMES", help="folder with ct, lung and infection")
     fuse.add_argument("store", metavar="STORE", help="folder to write")
@@ -76,12 +85,6 @@ def add_to(groups: Any) -> None:
     fuse.add_argument("--workers", type=int, default=1, help="processes (default: %(default)s)")
     fuse.add_argument("--quiet", action="store_true", help="no progress bar")
     fuse.set_defaults(run_command=_fuse)
-
-    check = commands.add_parser("check", help="look for problems in a store")
-    check.add_argument("store", metavar="STORE", nargs="?", default="")
-    check.add_argument("--profile", help="stop at the first problem for a run of this profile")
-    check.add_argument("--quiet", action="store_true", help="no progress bar")
-    check.set_defaults(run_command=_check)
 
 
 def _labels(text: str) -> tuple[int, ...]:
