@@ -138,7 +138,7 @@ class Scan:
         axes, note = header_axes(self._affine)
         if axes is None or not _placed(self._header):
             raise ValueError(
-                f"{self.path}: {note or 'neither qform nor sform is set'}; the header does not tell how the scan "
+                f"{self.path}: {note or 'neither qform nor sform is set as NIfTI has it'}; the header does not tell how the scan "
                 "lies. If you know it: --axes, such as LPS (the index counts towards left, back and head)"
             )
         self.doubts += self._oddities(axes)
@@ -189,7 +189,9 @@ def _qform(header: nib.Nifti1Header) -> NDArray | None:
 
 
 def _placed(header: nib.Nifti1Header) -> bool:
-    return int(header["qform_code"]) > 0 or int(header["sform_code"]) > 0
+    """Whether qform or sform is set, and by a code that NIfTI knows: other readers take the mask's header, too."""
+    codes = [int(header[f"{form}_code"]) for form in ("qform", "sform")]
+    return any(codes) and all(0 <= code <= 5 for code in codes)
 
 
 def _in_memory(volume: Volume) -> NDArray:
