@@ -14,7 +14,8 @@ def add_to(groups: Any) -> None:
     commands = measure.add_subparsers(dest="step", required=True, metavar="WHAT")
     leak = commands.add_parser("leak", help="score the masks of the nearest training slices")
     contrast = commands.add_parser("contrast", help="measure how each patient's infection stands out")
-    for command, size in ((leak, 128), (contrast, 256)):
+    cleaning = commands.add_parser("cleaning", help="measure what each step behind the networks is worth")
+    for command, size in ((leak, 128), (contrast, 256), (cleaning, 256)):
         command.add_argument("--slices", required=True, help="folder of a slice store")
         command.add_argument(
             "--size", type=int, default=size, help="side of the slices, pixels (%(default)s)"
@@ -35,6 +36,7 @@ def add_to(groups: Any) -> None:
     alarms.set_defaults(run_command=_false_alarms)
     leak.set_defaults(run_command=_leak)
     contrast.set_defaults(run_command=_contrast)
+    cleaning.set_defaults(run_command=_cleaning)
     thresholds.set_defaults(run_command=_thresholds)
 
 
@@ -59,6 +61,19 @@ def _contrast(options: argparse.Namespace) -> None:
     path = Path(options.results) / RECORD
     write_json(path, contrast_record(read_store(options.slices, size=options.size)))
     print(read_contrast(path).round(3).to_string())
+
+
+def _cleaning(options: argparse.Namespace) -> None:
+    import tempfile
+
+    from replication.data.store import read_store
+    from replication.files import write_json
+    from replication.scans.effects import RECORD, cleaning_record, read_cleaning
+
+    with tempfile.TemporaryDirectory() as folder:
+        record = cleaning_record(read_store(options.slices, size=options.size), folder=Path(folder))
+    write_json(Path(options.results) / RECORD, record)
+    print(read_cleaning(options.results).round(3).to_string())
 
 
 def _thresholds(options: argparse.Namespace) -> None:

@@ -1,0 +1,127 @@
+"""What each cleaning step is worth: on held-out patients of a slice store, and on drawn scans in Hounsfield units.
+
+The store's slices have no Hounsfield units, are infected all of them, and lack the volumes' ends: what the
+steps are for hardly occurs there, so that what counts is that they do no harm. Drawn scans have all three.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from chslib.inference import Progress, accelerator, folded, predict_masks
+from chslib.network import CHSNet, contour_map
+from replication.data.phantom import make_volume
+from replication.data.scan import Scan
+from replication.data.splits import make_split
+from replication.data.store import SliceStore
+from replication.provenance import digest, environment, read_written
+from replication.scans.cleaning import NOTHING, STEPS, Cleaning, clean_lungs
+from replication.scans.segment import segment
+from replication.scans.weights import load_cascade
+
+RECORD = "cleaning.json"
+ARMS: dict[str, Cleaning] = {
+    "none": NOTHING, **{step: Cleaning(**{**dict.fromkeys(STEPS, False), step: True}) for step in STEPS}, "all": Cleaning(),
+}  # fmt: skip
+PHANTOMS = tuple(range(100, 104))  # seeds: none of those that anything was trained on
+
+
+def counts(truth: NDArray, found: NDArray) -> list[int]:
+    """TP, FP, FN of two masks."""
+    truth, found = truth > 0, found > 0
+    return [int((truth & found).sum()), int((found & ~truth).sum()), int((truth & ~found).sum())]
+
+
+def on_store(
+    network: CHSNet, store: SliceStore, rows: NDArray, *, progress: Progress | None = None
+) -> dict[str, Any]:
+    """Counts of lungs and infection by arm, over the volumes of some rows of a store."""
+    network = folded(network).to(accelerator())
+    inputs = store.ct[rows][:, None]
+    raw = predict_masks(network.lungs, inputs, batch_size=4, progress=progress)[:, 0]
+    seen: dict[bytes, NDArray] = {}
+
+    def infected(lungs: NDArray) -> NDArray:
+        """The second network on slices through lungs; each distinct input once."""
+        keys = [lung.tobytes() + row.tobytes() for lung, row in zip(lungs, rows)]
+        new = [k for k, key in enumerate(keys) if key not in seen]
+        if new:
+            ct, mask = (torch.from_numpy(a) for a in (inputs[new], lungs[new, None]))
+            found = predict_masks(
+                network.infection, contour_map(ct, mask).numpy(), batch_size=4, progress=progress
+            )
+            seen.update(zip([keys[k] for k in new], found[:, 0]))
+        return np.stack([seen[key] for key in keys])
+
+    volumes = store.table["volume"].iloc[rows].to_numpy()
+    out = {}
+    for name, how in ARMS.items():
+        lungs = raw.copy()
+        for volume in np.unique(volumes):
+            lungs[volumes == volume] = clean_lungs(raw[volumes == volume], how)[0]
+        infection = infected(lungs)
+        if how.slices:
+            infection[~lungs.any((1, 2))] = 0
+        if how.inside:
+            infection &= lungs
+        out[name] = {
+            "lungs": counts(store.lung[rows], lungs),
+            "infection": counts(store.infection[rows], infection),
+        }
+    return out
+
+
+def on_phantoms(network: CHSNet, *, size: int, folder: Path) -> dict[str, Any]:
+    """The same over drawn scans of whole chests, in Hounsfield units, with their ends."""
+    total: dict[str, dict[str, NDArray]] = {
+        arm: {"lungs": np.zeros(3, int), "infection": np.zeros(3, int)} for arm in ARMS
+    }
+    for seed in PHANTOMS:
+        volume = make_volume(name="coronacases_001", seed=seed, size=256, depth=16)
+        path = folder / f"{seed}.nii"
+        nib.save(nib.Nifti1Image(volume.ct.astype(np.int16), np.diag([-1.4, 1.4, 20, 1])), path)
+        scan = Scan(path)
+        for arm, how in ARMS.items():
+            found = segment(scan, network, size=size, cleaning=how)
+            total[arm]["lungs"] += counts(volume.lung, found.lungs)
+            total[arm]["infection"] += counts(volume.infection, found.infection)
+    return {arm: {target: of.tolist() for target, of in both.items()} for arm, both in total.items()}
+
+
+def cleaning_record(store: SliceStore, *, folder: Path, progress: Progress | None = None) -> dict[str, Any]:
+    """Both, with the default cascade, on the test patients of its own fold."""
+    network, weights = load_cascade()
+    fold = int(weights["name"][-1])
+    rows = make_split(store.table, protocol="patient", fold=fold, seed=0).test
+    made = {
+        "weights": weights, "fold": fold, "fingerprint": store.fingerprint, "slices": len(rows),
+        "patients": sorted(set(store.table["patient"].iloc[rows])), "columns": ["tp", "fp", "fn"],
+        "store": on_store(network, store, rows, progress=progress),
+        "phantom_seeds": list(PHANTOMS), "phantoms": on_phantoms(network, size=weights["size"], folder=folder),
+        **environment(),
+    }  # fmt: skip
+    return made | {"digest": digest(made)}
+
+
+def read_cleaning(results: str | Path) -> pd.DataFrame:
+    """By arm: DSC of lungs and infection, and false positives in thousands, on held-out patients and on drawn scans.
+
+    Raises:
+        ValueError: a record that was changed after it was written.
+    """
+    record = read_written(Path(results) / RECORD, command="chs-net measure cleaning")
+    rows = {}
+    for arm in record["store"]:
+        rows[arm] = {
+            (where, f"{target}, {what}"): value
+            for where in ("store", "phantoms")
+            for target in ("lungs", "infection")
+            for tp, fp, fn in [record[where][arm][target]]
+            for what, value in (("DSC", 2 * tp / max(2 * tp + fp + fn, 1)), ("FP, thousands", fp / 1000))
+        }
+    return pd.DataFrame(rows).T.rename_axis("steps")
