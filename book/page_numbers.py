@@ -25,6 +25,7 @@ A page has, between double braces, one of
     implied ID               the Jaccard index that goes with the paper's Dice coefficient
     slices, people, runs     of the committed records: slices and patients of their store, their number
     register                 rows of the register
+    card PART                of the committed weights: a table or words of the model card (book/model_card.py)
 
 Where no record answers, the page reads "not run".
 """
@@ -82,7 +83,7 @@ class Numbers:
         fixed: dict[str, Callable[..., str]] = {
             "mean": self._mean, "patients": self._patients, "reach": self._reach, "epochs": self._epochs, "size": self._size,
             "copied": self._copied, "sealed": self._sealed, "cut": self._cut, "spread": self._spread, "slices": self._slices, "people": self._people, "runs": self._runs,
-            "register": self._register,
+            "register": self._register, "card": self._card,
         }  # fmt: skip
         return fixed[what](*names) if what in fixed else self._score(what, *names)
 
@@ -255,6 +256,11 @@ class Numbers:
 
         real = [profile for profile in PROFILES if profile != "smoke"]
         return str(sum(len(load_records(self.source / "results", profile)[0]) for profile in real))
+
+    def _card(self, part: str) -> str:
+        from model_card import Card
+
+        return Card(self.source).part(part)
 
     def _register(self) -> str:
         text = (self.source / "book/register.md").read_text(encoding="utf-8")
