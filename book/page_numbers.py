@@ -53,23 +53,27 @@ class Numbers:
         self._profiles: dict[str, Any] = {}
 
     def fill(self, page: Path) -> None:
-        """Write the numbers into a staged page.
+        """Write the numbers into a staged page; see `filled`."""
+        text = page.read_text(encoding="utf-8")
+        if (filled := self.filled(text, page.name)) != text:
+            page.write_text(filled, encoding="utf-8")
+
+    def filled(self, text: str, name: str = "the text") -> str:
+        """A page's text with its numbers.
 
         Raises:
             ValueError: a place that asks for nothing known; it names the page and the place.
         """
-        text = page.read_text(encoding="utf-8")
 
         def value(place: re.Match[str]) -> str:
             try:
                 return self.value(place[1])
             except (KeyError, ValueError, TypeError) as error:
                 raise ValueError(
-                    f"{page.name}: {place[0]} ({error}); book/page_numbers.py says what a page can ask for"
+                    f"{name}: {place[0]} ({error}); book/page_numbers.py says what a page can ask for"
                 ) from error
 
-        if (filled := PLACE.sub(value, text)) != text:
-            page.write_text(filled, encoding="utf-8")
+        return PLACE.sub(value, text)
 
     def value(self, asked: str) -> str:
         """The text of one place, for example `dsc table2-infection`.
