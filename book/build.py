@@ -28,6 +28,7 @@ sys.path.append(str(ROOT / "book"))
 
 from page_numbers import Numbers  # noqa: E402
 from run_status import fill_status  # noqa: E402
+from summary_pdf import add_pdf  # noqa: E402
 
 
 def read_toc(source: Path) -> dict[str, Any]:
@@ -74,6 +75,10 @@ def configure(config: dict[str, Any], sources: dict[str, str], repository: str, 
         )
     config["repository"] = {"url": f"https://github.com/{repository}", "branch": branch}
     config["html"]["use_repository_button"] = True
+    owner, name = repository.split("/")
+    config["html"]["baseurl"] = (
+        f"https://{owner.lower()}.github.io/{name}/"  # .github/workflows/book.yml publishes there
+    )
     config["launch_buttons"] = {
         "notebook_interface": "jupyterlab",
         "colab_url": "https://colab.research.google.com",
@@ -144,6 +149,14 @@ def stage(
     return toc
 
 
+def describe_address(html: Path, root: str) -> None:
+    """Give index.html, which only leads to the first page, what that page says of itself to those who link to it."""
+    first, index = html / f"{root}.html", html / "index.html"
+    told = re.findall(r'<meta (?:name|property)="(?:description|og:|twitter:).*', first.read_text("utf-8"))
+    text = "\n".join(told).replace('content="../', 'content="')
+    index.write_text(f"{index.read_text('utf-8').strip()}\n{text}\n", encoding="utf-8")
+
+
 def build(source: Path, out: Path) -> Path:
     """Run Jupyter Book on staged sources; returns the path of index.html.
 
@@ -157,6 +170,8 @@ def build(source: Path, out: Path) -> Path:
     # The API pages are of this checkout, whatever chslib is installed.
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     subprocess.run([*command, str(source), *options], env=os.environ | {"PYTHONPATH": path}, check=True)
+    describe_address(html, read_toc(source)["root"])
+    add_pdf(html)
     return html / "index.html"
 
 
