@@ -154,17 +154,22 @@ def describe_address(html: Path, root: str) -> None:
     first, index = html / f"{root}.html", html / "index.html"
     told = re.findall(r'<meta (?:name|property)="(?:description|og:|twitter:).*', first.read_text("utf-8"))
     text = "\n".join(told).replace('content="../', 'content="')
-    index.write_text(f"{index.read_text('utf-8').strip()}\n{text}\n", encoding="utf-8")
+    leads = index.read_text("utf-8").splitlines()[0]  # what stands below is of an earlier build
+    index.write_text(f"{leads}\n{text}\n", encoding="utf-8")
 
 
-def build(source: Path, out: Path) -> Path:
+def build(source: Path, out: Path, *, anew: bool = True) -> Path:
     """Run Jupyter Book on staged sources; returns the path of index.html.
+
+    Args:
+        anew: a failed build must not leave the last one standing; else what did not change stays.
 
     Raises:
         subprocess.CalledProcessError: a warning or an error; the log above says which.
     """
     html = out / "_build" / "html"
-    shutil.rmtree(html, ignore_errors=True)  # a failed build must not leave the last one standing
+    if anew:
+        shutil.rmtree(html, ignore_errors=True)
     command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build"]
     options = ["-W", "-n", "--keep-going", "-q", "--path-output", str(out)]
     # The API pages are of this checkout, whatever chslib is installed.
