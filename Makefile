@@ -1,7 +1,7 @@
 # make reproduce [PROFILE=smoke] [SLICES=folder]   data -> training -> tables -> book; two runs, the headline's
 # make grid [SCOPE=rows]                           the same with every run of a scope: headline, rows or all
 # make test                                        unit tests, then every committed notebook
-# make book | lint | clean
+# make book | docs-serve | dist | lint | clean
 #
 # Both take, besides: RUNS="names of runs", RESULTS=folder of the records, JOBS=trainings at a time.
 # Each can be interrupted: the same command goes on where it stopped, and tries failed runs again.
@@ -35,7 +35,7 @@ export OMP_NUM_THREADS
 # Trainings at a time: one on a GPU, else as many as there are cores; the Snakefile shares the cores out.
 JOBS ?= $(if $(filter GPU,$(shell nvidia-smi -L 2>/dev/null)),1,$(OMP_NUM_THREADS))
 
-.PHONY: help reproduce grid inputs book test lint clean
+.PHONY: help reproduce grid inputs book docs-serve dist test lint clean
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
@@ -81,6 +81,14 @@ endif
 # The book of the committed notebooks; REPOSITORY=OWNER/NAME adds buttons for Colab and Binder.
 book: $(STAMP)
 	@$(PY) book/build.py --out _build/committed $(if $(REPOSITORY),--repository $(REPOSITORY)) $(if $(BRANCH),--branch $(BRANCH))
+
+# The same on this machine, built again when a page or a record changes; PORT=8001 where 8000 is taken.
+docs-serve: $(STAMP)
+	@$(PY) book/serve.py --out _build/served $(if $(PORT),--port $(PORT))
+
+# What a release consists of, in _build/dist; TAG=v0.1.0 refuses one that the version or the changelog does not name.
+dist: $(STAMP)
+	@$(PY) workflow/release.py --out _build/dist $(if $(TAG),--tag $(TAG))
 
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(OMP_NUM_THREADS) --dist loadfile

@@ -28,6 +28,7 @@ sys.path.append(str(ROOT / "book"))
 
 from page_numbers import Numbers  # noqa: E402
 from run_status import fill_status  # noqa: E402
+from summary_pdf import add_pdf  # noqa: E402
 
 
 def read_toc(source: Path) -> dict[str, Any]:
@@ -74,6 +75,10 @@ def configure(config: dict[str, Any], sources: dict[str, str], repository: str, 
         )
     config["repository"] = {"url": f"https://github.com/{repository}", "branch": branch}
     config["html"]["use_repository_button"] = True
+    owner, name = repository.split("/")
+    config["html"]["baseurl"] = (
+        f"https://{owner.lower()}.github.io/{name}/"  # .github/workflows/book.yml publishes there
+    )
     config["launch_buttons"] = {
         "notebook_interface": "jupyterlab",
         "colab_url": "https://colab.research.google.com",
@@ -144,19 +149,34 @@ def stage(
     return toc
 
 
-def build(source: Path, out: Path) -> Path:
+def describe_address(html: Path, root: str) -> None:
+    """Give index.html, which only leads to the first page, what that page says of itself to those who link to it."""
+    first, index = html / f"{root}.html", html / "index.html"
+    told = re.findall(r'<meta (?:name|property)="(?:description|og:|twitter:).*', first.read_text("utf-8"))
+    text = "\n".join(told).replace('content="../', 'content="')
+    leads = index.read_text("utf-8").splitlines()[0]  # what stands below is of an earlier build
+    index.write_text(f"{leads}\n{text}\n", encoding="utf-8")
+
+
+def build(source: Path, out: Path, *, anew: bool = True) -> Path:
     """Run Jupyter Book on staged sources; returns the path of index.html.
+
+    Args:
+        anew: a failed build must not leave the last one standing; else what did not change stays.
 
     Raises:
         subprocess.CalledProcessError: a warning or an error; the log above says which.
     """
     html = out / "_build" / "html"
-    shutil.rmtree(html, ignore_errors=True)  # a failed build must not leave the last one standing
+    if anew:
+        shutil.rmtree(html, ignore_errors=True)
     command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build"]
     options = ["-W", "-n", "--keep-going", "-q", "--path-output", str(out)]
     # The API pages are of this checkout, whatever chslib is installed.
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     subprocess.run([*command, str(source), *options], env=os.environ | {"PYTHONPATH": path}, check=True)
+    describe_address(html, read_toc(source)["root"])
+    add_pdf(html)
     return html / "index.html"
 
 

@@ -25,6 +25,7 @@ A page has, between double braces, one of
     implied ID               the Jaccard index that goes with the paper's Dice coefficient
     slices, people, runs     of the committed records: slices and patients of their store, their number
     register                 rows of the register
+    card PART                of the committed weights: a table or words of the model card (book/model_card.py)
 
 Where no record answers, the page reads "not run".
 """
@@ -52,23 +53,27 @@ class Numbers:
         self._profiles: dict[str, Any] = {}
 
     def fill(self, page: Path) -> None:
-        """Write the numbers into a staged page.
+        """Write the numbers into a staged page; see `filled`."""
+        text = page.read_text(encoding="utf-8")
+        if (filled := self.filled(text, page.name)) != text:
+            page.write_text(filled, encoding="utf-8")
+
+    def filled(self, text: str, name: str = "the text") -> str:
+        """A page's text with its numbers.
 
         Raises:
             ValueError: a place that asks for nothing known; it names the page and the place.
         """
-        text = page.read_text(encoding="utf-8")
 
         def value(place: re.Match[str]) -> str:
             try:
                 return self.value(place[1])
             except (KeyError, ValueError, TypeError) as error:
                 raise ValueError(
-                    f"{page.name}: {place[0]} ({error}); book/page_numbers.py says what a page can ask for"
+                    f"{name}: {place[0]} ({error}); book/page_numbers.py says what a page can ask for"
                 ) from error
 
-        if (filled := PLACE.sub(value, text)) != text:
-            page.write_text(filled, encoding="utf-8")
+        return PLACE.sub(value, text)
 
     def value(self, asked: str) -> str:
         """The text of one place, for example `dsc table2-infection`.
@@ -82,7 +87,7 @@ class Numbers:
         fixed: dict[str, Callable[..., str]] = {
             "mean": self._mean, "patients": self._patients, "reach": self._reach, "epochs": self._epochs, "size": self._size,
             "copied": self._copied, "sealed": self._sealed, "cut": self._cut, "spread": self._spread, "slices": self._slices, "people": self._people, "runs": self._runs,
-            "register": self._register,
+            "register": self._register, "card": self._card,
         }  # fmt: skip
         return fixed[what](*names) if what in fixed else self._score(what, *names)
 
@@ -255,6 +260,11 @@ class Numbers:
 
         real = [profile for profile in PROFILES if profile != "smoke"]
         return str(sum(len(load_records(self.source / "results", profile)[0]) for profile in real))
+
+    def _card(self, part: str) -> str:
+        from model_card import Card
+
+        return Card(self.source).part(part)
 
     def _register(self) -> str:
         text = (self.source / "book/register.md").read_text(encoding="utf-8")

@@ -1,19 +1,35 @@
-"""The book's own Sphinx extension: docstrings as plain text, and launch buttons that open what exists.
+"""The book's own Sphinx extension: docstrings as plain text, what a page says of itself to those who link to it, and launch
+buttons that open what exists.
 
 The docstrings are written to be read in an editor. The API pages take them as they are: what
 reStructuredText would misread is mended here, and a row of the register that is cited becomes a link.
 Loaded by _config.yml (sphinx: local_extensions).
 """
 
+import html
 import os
 import re
+import textwrap
 from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin
+
+from docutils import nodes
 
 # "register row 3", "rows 1 and 2"; but not the "Table 1 row 2" of the paper.
 ROW = re.compile(r"(?<!\d )\b(rows?) (\d+(?:(?:, and |, | and )\d+)*)")
 CODE = re.compile(r"(``.+?``|`.+?`)")
 ITEM = re.compile(r"[-*] ")
+CITED = re.compile(r" ?\[[^\[\]]*\b\d{4}[a-z]?\]")
+NO_PROSE = (
+    nodes.Admonition,
+    nodes.block_quote,
+    nodes.definition_list,
+    nodes.table,
+    nodes.container,
+)  # the last: cells
+PREVIEW = "_static/preview.png"  # book/preview.py draws it
+SITE = "COVID-19 infection in chest CT by CHS-Net: the paper run again, with code, weights and a record of every run."
 IVAR = re.compile(r":ivar ((?:\w+, )+\w+):")
 
 
@@ -122,6 +138,36 @@ def drop_thebe(app: Any, page: str, template: str, context: dict[str, Any], doct
     context["script_files"] = [s for s in context.get("script_files", []) if not is_thebe(s)]
 
 
+def description_of(doctree: Any) -> str:
+    """The first sentences of a page's own prose, as much as a search result shows; `SITE` where there are none."""
+    for paragraph in doctree.findall(nodes.paragraph) if doctree else ():
+        above = paragraph.parent
+        while above is not None and not isinstance(above, NO_PROSE):
+            above = above.parent
+        text = CITED.sub("", " ".join(paragraph.astext().split()))
+        if above is None and len(text) >= 30:
+            return textwrap.shorten(text, 200, placeholder=" …", break_on_hyphens=False)
+    return SITE
+
+
+def describe(app: Any, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
+    """Give a page a description, and title, text and picture for those who link to it (event html-page-context).
+
+    A picture has to be named by its whole address, which is known where the book's is (html_baseurl); else it is named from
+    the page, and only some readers find it.
+    """
+    base, text = app.config.html_baseurl, description_of(doctree)
+    title = html.unescape(re.sub(r"<[^>]+>", "", context.get("title") or context["docstitle"]))
+    told = {
+        'name="description"': text, 'name="twitter:card"': "summary_large_image",
+        'property="og:type"': "article", 'property="og:site_name"': context["docstitle"],
+        'property="og:title"': title, 'property="og:description"': text, 'property="og:image:alt"': "CHS-Net, replicated",
+        'property="og:image"': urljoin(base, PREVIEW) if base else context["pathto"](PREVIEW, 1),
+    }  # fmt: skip
+    lines = (f'<meta {key} content="{html.escape(value)}" />\n' for key, value in told.items())
+    context["metatags"] = context.get("metatags", "") + "".join(lines)
+
+
 def leave_signs(app: Any, exception: Exception | None) -> None:
     """Leave, at the address of a page that moved, one that leads to the new one (event build-finished)."""
     for old, new in app.config.moved_pages.items() if exception is None else ():
@@ -145,5 +191,6 @@ def setup(app: Any) -> dict[str, bool]:
     app.connect("autodoc-skip-member", skip_fields)
     app.connect("html-page-context", launch_committed, priority=900)  # the theme's buttons: 501
     app.connect("html-page-context", drop_thebe, priority=900)
+    app.connect("html-page-context", describe)
     app.connect("build-finished", leave_signs)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -11,13 +11,24 @@ from typing import Any
 import numpy as np
 import torch
 
+from chslib import __version__
+
 
 def _commit() -> str:
-    """The commit of this code; where it was copied without its .git, what CHSLIB_COMMIT says."""
+    """The commit of this code; where it was copied without its .git, what CHSLIB_COMMIT says.
+
+    An installed package has none, though the environment around it may lie in somebody's repository.
+    """
     if stated := os.environ.get("CHSLIB_COMMIT"):
         return stated
     here = Path(__file__).resolve().parent
     try:
+        subprocess.run(
+            ["git", "ls-files", "--error-unmatch", Path(__file__).name],
+            cwd=here,
+            capture_output=True,
+            check=True,
+        )
         commit = subprocess.run(
             ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True
         )
@@ -49,6 +60,7 @@ def environment() -> dict[str, Any]:
     return {
         "commit": _commit(),
         "versions": {
+            "chslib": __version__,
             "python": platform.python_version(),
             "torch": torch.__version__,
             "lightning": L.__version__,

@@ -29,3 +29,11 @@ document.addEventListener("DOMContentLoaded", () => {
     }
   }
 });
+
+// Paper is white: what is printed has the light theme, whatever the screen has.
+window.addEventListener("beforeprint", () => {
+  const page = document.documentElement;
+  const shown = page.dataset.theme;
+  page.dataset.theme = "light";
+  window.addEventListener("afterprint", () => (page.dataset.theme = shown), { once: true });
+});

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from replication.figures.curves import learning_curves
 from replication.training.profiles import PROFILES
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.append(str(ROOT / "book"))  # page_numbers asks others there
 _spec = importlib.util.spec_from_file_location("page_numbers", ROOT / "book/page_numbers.py")
 page_numbers = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(page_numbers)

@@ -5,8 +5,7 @@ fetched: the book is served from this machine, and a request to any other host f
 """
 
 import functools
-import os
-import shutil
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -20,7 +19,9 @@ import yaml
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[2]
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+sys.path.append(str(ROOT / "book"))  # which is no package
+from summary_pdf import NAMES, chromium  # noqa: E402
+
 FLAGS = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
@@ -42,8 +43,7 @@ PAGES = listed(yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8")))
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """One Chromium for all pages."""
-    binary = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
-    if binary is None:
+    if (binary := chromium()) is None:
         pytest.skip(f"no browser: none of {', '.join(NAMES)} is on PATH, and CHROMIUM is not set")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=binary, headless=True, args=list(FLAGS))
@@ -247,6 +247,13 @@ def test_the_search_works_without_a_network(setting: str, views: dict[str, View]
     assert views[setting].troubles == []
     views[setting].open("search.html?q=xyzzyplugh")
     page.wait_for_function("() => /did not match/.test(document.querySelector('#search-results').innerText)")
+
+
+def test_paper_is_white_whatever_the_screen_has(views: dict[str, View]) -> None:
+    page = views["1280 dark"].open("book/summary.html")
+    themes = page.evaluate("""() => ['beforeprint', 'afterprint'].map(e => {
+      window.dispatchEvent(new Event(e)); return document.documentElement.dataset.theme; })""")
+    assert themes == ["light", "dark"]
 
 
 def test_the_theme_button_switches_and_is_remembered(views: dict[str, View]) -> None:
