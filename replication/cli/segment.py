@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from replication.scans.cleaning import STEPS
+from replication.scans.steps import STEPS, Cleaning
 
 
 def add_to(groups: Any) -> None:
@@ -43,7 +43,6 @@ def add_to(groups: Any) -> None:
 def _segment(options: argparse.Namespace) -> None:
     from tqdm import tqdm
 
-    from replication.scans.cleaning import Cleaning
     from replication.scans.output import scans_of, segment_all
     from replication.scans.weights import load_cascade
 

@@ -34,6 +34,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
+from threadpoolctl import threadpool_limits
 
 from replication.data.names import SOURCES
 from replication.data.picture_matching import (
@@ -214,7 +215,8 @@ def _compare(rows: Iterable[Mapping[str, Any]], store: str | os.PathLike) -> lis
             )
         groups.setdefault(row["volume"], []).append(row)
     volumes = sorted((_Volume(group, Path(store)) for group in groups.values()), key=lambda v: v.rank)
-    return [_compare_pair(copy, original) for original, copy in combinations(volumes, 2)]
+    with threadpool_limits(1):  # thousands of small products: threads that wait for each other take four times as long
+        return [_compare_pair(copy, original) for original, copy in combinations(volumes, 2)]
 
 
 def _compare_pair(copy: _Volume, original: _Volume) -> _Match:

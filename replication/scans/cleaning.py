@@ -6,39 +6,17 @@ arms, or fat lung. Lungs are two large bodies and neither, and that is what is k
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from replication.scans.steps import Cleaning
+
 GAS = -960.0  # HU: a patch whose median is darker holds gas alone, such as bowel
 FAT = (-160.0, -30.0)  # HU: nor is a patch of fat lung; consolidated lung is denser
 SMALLEST = 0.1  # of the largest body's volume: less is no second lung
 LEAST_AREA = 0.002  # of a slice's pixels: less lung is none
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cleaning:
-    """Which steps are taken, in this order.
-
-    Attributes:
-        density: patches of a slice that are gas alone or fat, by their median, are dropped; needs Hounsfield units.
-        largest: all but the two largest bodies, and of these one below `SMALLEST`, are dropped.
-        holes: what lungs enclose is lung.
-        slices: slices with less than `LEAST_AREA` of lung have none; the second network does not see them.
-        inside: infection outside the lungs is dropped.
-    """
-
-    density: bool = True
-    largest: bool = True
-    holes: bool = True
-    slices: bool = True
-    inside: bool = True
-
-
-STEPS = tuple(Cleaning.__dataclass_fields__)
-NOTHING = Cleaning(**dict.fromkeys(STEPS, False))
 
 
 def clean_lungs(

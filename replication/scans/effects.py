@@ -20,8 +20,9 @@ from replication.data.scan import Scan
 from replication.data.splits import make_split
 from replication.data.store import SliceStore
 from replication.provenance import digest, environment, read_written
-from replication.scans.cleaning import NOTHING, STEPS, Cleaning, clean_lungs
+from replication.scans.cleaning import clean_lungs
 from replication.scans.segment import segment
+from replication.scans.steps import NOTHING, STEPS, Cleaning
 from replication.scans.weights import load_cascade
 
 RECORD = "cleaning.json"

@@ -14,10 +14,10 @@ import nibabel as nib
 from replication.data.dicom import find_series, is_dicom
 from replication.data.names import stem
 from replication.data.scan import Scan
-from replication.scans.cleaning import Cleaning
 from replication.scans.preview import preview
 from replication.scans.report import fingerprint, report
 from replication.scans.segment import Bar, segment
+from replication.scans.steps import Cleaning
 
 LUNGS, INFECTION, REPORT, PREVIEW = "lungs.nii.gz", "infection.nii.gz", "report.json", "preview.png"
 

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 import chslib
 from replication.data.scan import Scan
-from replication.scans.cleaning import Cleaning
 from replication.scans.segment import Found
+from replication.scans.steps import Cleaning
 
 NOT_CLINICAL = "Research software. Not a medical device; not for diagnosis or treatment."
 

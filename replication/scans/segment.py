@@ -12,8 +12,9 @@ from chslib.inference import accelerator, folded, predict_masks
 from chslib.network import CHSNet, contour_map
 from replication.data.orientation import LOOKED_AT, judge
 from replication.data.scan import Scan
-from replication.scans.cleaning import Cleaning, clean_lungs
+from replication.scans.cleaning import clean_lungs
 from replication.scans.prepare import AS_STORED, padding, prepared, restored
+from replication.scans.steps import Cleaning
 
 Bar = Callable[[str], Callable[[range], object]]  # a step's name -> what shows how far it is
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from replication.training.grid import campaign
 from replication.training.profiles import PROFILES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -71,6 +72,12 @@ def test_the_readme_s_make_commands_exist() -> None:
     text = "".join((ROOT / f).read_text("utf-8") for f in ("README.md", "CONTRIBUTING.md"))
     used = set(re.findall(r"^make ([a-z-]+)", text + (ROOT / "book/intro.md").read_text(), flags=re.M))
     assert {"reproduce", "test"} <= used <= targets
+
+
+def test_the_readme_counts_the_grid_s_runs() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"{len(campaign('all'))} trainings" in text
+    assert f"# {len(campaign('rows'))} synthetic runs" in text
 
 
 def test_make_knows_every_profile_and_refuses_another() -> None:

@@ -43,7 +43,7 @@ STANDS_FOR = {
         ".venv/bin/papermill --help-notebook notebooks/05_training.ipynb | grep -E '^ *(run|profile): str'",
     ".venv/bin/chs-net data download data/official":
         ".venv/bin/chs-net data download --help",
-    ".venv/bin/chs-net data fuse data/official/volumes data/official/slices --workers 2":
+    ".venv/bin/chs-net data fuse --published data/official/volumes data/official/slices --workers 2":
         ".venv/bin/chs-net data fuse --help",
     ".venv/bin/snakemake --profile workflow/slurm --config profile=paper slices=data/official/slices scope=all":
         SLURM.replace("profile=smoke scope=headline", "profile=paper slices=scans/slices scope=all"),
@@ -62,6 +62,7 @@ RUN = (
     ".venv/bin/papermill notebooks/06_table2.ipynb table2.ipynb",
     ".venv/bin/chs-net list",
     ".venv/bin/chs-net data phantom scans/volumes --size 64 --depth 8",
+    ".venv/bin/chs-net segment scans/volumes/ct/coronacases_001.nii.gz scans/masks",
     ".venv/bin/chs-net data fuse scans/volumes scans/slices --preparation minmax-clahe",
     ".venv/bin/chs-net data check scans/slices",
     ".venv/bin/papermill notebooks/05_training.ipynb own.ipynb -p run table4-bu -p profile smoke "
@@ -70,8 +71,8 @@ RUN = (
 )  # fmt: skip
 # What must lie in the copy afterwards, and in no other place.
 LEFT = {
-    RUN[1]: "table2.ipynb", RUN[3]: "scans/volumes/ct", RUN[4]: "scans/slices/slices.csv",
-    RUN[6]: "results/smoke/table4-bu.json",
+    RUN[1]: "table2.ipynb", RUN[3]: "scans/volumes/ct", RUN[4]: "scans/masks/report.json",
+    RUN[5]: "scans/slices/slices.csv", RUN[7]: "results/smoke/table4-bu.json",
 }  # fmt: skip
 
 

@@ -27,8 +27,8 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
 from chest import Dark, write_dicom  # noqa: E402
 
 from chslib.network import CHSNet  # noqa: E402
-from replication.scans.cleaning import Cleaning  # noqa: E402
 from replication.scans.output import INFECTION, LUNGS, PREVIEW, REPORT, write_segmentation  # noqa: E402
+from replication.scans.steps import Cleaning  # noqa: E402
 
 SLOW = 30
 WEIGHTS = {"name": "thresholds", "size": 32, "sha256": {}}

@@ -16,10 +16,11 @@ from replication.cli import main
 from replication.data.preparation import minmax_clahe
 from replication.data.scan import Scan
 from replication.scans import cleaning, output, prepare
-from replication.scans.cleaning import NOTHING, STEPS, Cleaning, clean_lungs
+from replication.scans.cleaning import clean_lungs
 from replication.scans.output import scans_of, segment_all, write_segmentation
 from replication.scans.report import between_the_lungs, report
 from replication.scans.segment import Found, segment
+from replication.scans.steps import NOTHING, STEPS, Cleaning
 
 WEIGHTS = {"name": "eyes", "size": 64, "sha256": {"lungs": "0", "infection": "1"}}
 
