@@ -14,6 +14,9 @@ A page has, between double braces, one of
     cut RUN, cut gain PROTOCOL
                              Dice coefficient at the threshold that validation slices choose; what that adds,
                              least to most
+    alarms share RUN, alarms dsc RUN
+                             on a run's folds of new patients, trained again for it: mean share of lung called
+                             infected where infection was painted over, and mean Dice coefficient where it was not
     spread RUN RUN ...       the most by which the Dice coefficients of runs differ, rounded up
     paper ID, ours ID, seeds ID, new ID, folds ID
                              of a line of the ledger: theirs, ours on random slices, of how many seeds, ours
@@ -87,7 +90,7 @@ class Numbers:
         fixed: dict[str, Callable[..., str]] = {
             "mean": self._mean, "patients": self._patients, "reach": self._reach, "epochs": self._epochs, "size": self._size,
             "copied": self._copied, "sealed": self._sealed, "cut": self._cut, "spread": self._spread, "slices": self._slices, "people": self._people, "runs": self._runs,
-            "register": self._register, "card": self._card,
+            "register": self._register, "card": self._card, "alarms": self._alarms,
         }  # fmt: skip
         return fixed[what](*names) if what in fixed else self._score(what, *names)
 
@@ -204,6 +207,18 @@ class Numbers:
         of = worth[worth["protocol"] == protocol]
         ends = [f"{gain:+.2f}" for gain in (of["chosen"] - of["usual"]).agg(["min", "max"])]
         return NOT_RUN if of.empty else " to ".join(dict.fromkeys(ends))
+
+    def _alarms(self, what: str, run: str) -> str:
+        from replication.analysis.false_alarms import read_false_alarms
+
+        column = {"share": "share of lung called infected", "dsc": "DSC"}[what]
+        found = read_false_alarms(self.source / "results")
+        of = found[found.index.str.contains(f"/{run}-patient-fold")] if len(found) else found
+        if of.empty:
+            return NOT_RUN
+        return (
+            f"{of[column].mean():.1%}".replace("%", " %") if what == "share" else f"{of[column].mean():.2f}"
+        )
 
     def _spread(self, *runs: str) -> str:
         records = [self.record(run) for run in runs]

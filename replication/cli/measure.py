@@ -15,8 +15,12 @@ def add_to(groups: Any) -> None:
     leak = commands.add_parser("leak", help="score the masks of the nearest training slices")
     contrast = commands.add_parser("contrast", help="measure how each patient's infection stands out")
     cleaning = commands.add_parser("cleaning", help="measure what each step behind the networks is worth")
+    cleaning.add_argument(
+        "--scan", nargs=2, type=Path, metavar=("CT", "LUNGS"),
+        help="on a scan of your own with a mask of its lungs, in place of slices",
+    )  # fmt: skip
     for command, size in ((leak, 128), (contrast, 256), (cleaning, 256)):
-        command.add_argument("--slices", required=True, help="folder of a slice store")
+        command.add_argument("--slices", required=command is not cleaning, help="folder of a slice store")
         command.add_argument(
             "--size", type=int, default=size, help="side of the slices, pixels (%(default)s)"
         )
@@ -68,12 +72,19 @@ def _cleaning(options: argparse.Namespace) -> None:
 
     from replication.data.store import read_store
     from replication.files import write_json
-    from replication.scans.effects import RECORD, cleaning_record, read_cleaning
+    from replication.scans import effects
 
+    results = Path(options.results)
+    if options.scan:
+        write_json(results / effects.ON_SCAN, effects.scan_record(*options.scan))
+        print(effects.read_scan(results).round(3).to_string())
+        return
+    if not options.slices:
+        raise ValueError("expected --slices STORE, or --scan CT LUNGS")
     with tempfile.TemporaryDirectory() as folder:
-        record = cleaning_record(read_store(options.slices, size=options.size), folder=Path(folder))
-    write_json(Path(options.results) / RECORD, record)
-    print(read_cleaning(options.results).round(3).to_string())
+        record = effects.cleaning_record(read_store(options.slices, size=options.size), folder=Path(folder))
+    write_json(results / effects.RECORD, record)
+    print(effects.read_cleaning(results).round(3).to_string())
 
 
 def _thresholds(options: argparse.Namespace) -> None:

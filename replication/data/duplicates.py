@@ -215,7 +215,9 @@ def _compare(rows: Iterable[Mapping[str, Any]], store: str | os.PathLike) -> lis
             )
         groups.setdefault(row["volume"], []).append(row)
     volumes = sorted((_Volume(group, Path(store)) for group in groups.values()), key=lambda v: v.rank)
-    with threadpool_limits(1):  # thousands of small products: threads that wait for each other take four times as long
+    with threadpool_limits(
+        1
+    ):  # thousands of small products: threads that wait for each other take four times as long
         return [_compare_pair(copy, original) for original, copy in combinations(volumes, 2)]
 
 

@@ -21,11 +21,12 @@ from replication.data.splits import make_split
 from replication.data.store import SliceStore
 from replication.provenance import digest, environment, read_written
 from replication.scans.cleaning import clean_lungs
+from replication.scans.report import fingerprint
 from replication.scans.segment import segment
 from replication.scans.steps import NOTHING, STEPS, Cleaning
 from replication.scans.weights import load_cascade
 
-RECORD = "cleaning.json"
+RECORD, ON_SCAN = "cleaning.json", "cleaning-scan.json"
 ARMS: dict[str, Cleaning] = {
     "none": NOTHING, **{step: Cleaning(**{**dict.fromkeys(STEPS, False), step: True}) for step in STEPS}, "all": Cleaning(),
 }  # fmt: skip
@@ -77,21 +78,43 @@ def on_store(
     return out
 
 
+def on_scan(network: CHSNet, scan: Scan, truth: dict[str, NDArray], *, size: int) -> dict[str, Any]:
+    """Counts of each target with a reference mask (x, y, slices) by arm, and how many voxels are called infected."""
+    out = {}
+    for arm, how in ARMS.items():
+        found = segment(scan, network, size=size, cleaning=how)
+        out[arm] = {target: counts(mask, getattr(found, target)) for target, mask in truth.items()}
+        out[arm]["infected_voxels"] = int(found.infection.sum(dtype=np.int64))
+    return out
+
+
 def on_phantoms(network: CHSNet, *, size: int, folder: Path) -> dict[str, Any]:
     """The same over drawn scans of whole chests, in Hounsfield units, with their ends."""
-    total: dict[str, dict[str, NDArray]] = {
-        arm: {"lungs": np.zeros(3, int), "infection": np.zeros(3, int)} for arm in ARMS
-    }
+    each = []
     for seed in PHANTOMS:
         volume = make_volume(name="coronacases_001", seed=seed, size=256, depth=16)
         path = folder / f"{seed}.nii"
         nib.save(nib.Nifti1Image(volume.ct.astype(np.int16), np.diag([-1.4, 1.4, 20, 1])), path)
-        scan = Scan(path)
-        for arm, how in ARMS.items():
-            found = segment(scan, network, size=size, cleaning=how)
-            total[arm]["lungs"] += counts(volume.lung, found.lungs)
-            total[arm]["infection"] += counts(volume.infection, found.infection)
-    return {arm: {target: of.tolist() for target, of in both.items()} for arm, both in total.items()}
+        truth = {"lungs": volume.lung, "infection": volume.infection}
+        each.append(on_scan(network, Scan(path), truth, size=size))
+    return {
+        arm: {target: np.sum([one[arm][target] for one in each], axis=0).tolist() for target in truth}
+        for arm in ARMS
+    }
+
+
+def scan_record(ct: Path, lungs: Path) -> dict[str, Any]:
+    """One's own scan with a reference mask of its lungs, whatever its labels; by the default cascade."""
+    network, weights = load_cascade()
+    scan, mask = Scan(ct), Scan(lungs, intensity=None)
+    if mask.shape != scan.shape:
+        raise ValueError(f"{lungs}: {mask.shape} voxels; expected those of {ct}, {scan.shape}")
+    truth = {"lungs": np.stack([mask.plane(k) for k in range(mask.shape[2])], 2)}
+    made = {
+        "weights": weights, "scan": {"name": ct.name, "sha256": fingerprint(ct), "axes": scan.axes},
+        "arms": on_scan(network, scan, truth, size=weights["size"]), **environment(),
+    }  # fmt: skip
+    return made | {"digest": digest(made)}
 
 
 def cleaning_record(store: SliceStore, *, folder: Path, progress: Progress | None = None) -> dict[str, Any]:
@@ -125,4 +148,15 @@ def read_cleaning(results: str | Path) -> pd.DataFrame:
             for tp, fp, fn in [record[where][arm][target]]
             for what, value in (("DSC", 2 * tp / max(2 * tp + fp + fn, 1)), ("FP, thousands", fp / 1000))
         }
+    return pd.DataFrame(rows).T.rename_axis("steps")
+
+
+def read_scan(results: str | Path) -> pd.DataFrame:
+    """By arm: DSC of the lungs of one scan, and voxels called infected; errors as of `read_cleaning`."""
+    arms = read_written(Path(results) / ON_SCAN, command="chs-net measure cleaning --scan CT LUNGS")["arms"]
+    rows = {
+        arm: {"lungs, DSC": 2 * tp / max(2 * tp + fp + fn, 1), "infected voxels": of["infected_voxels"]}
+        for arm, of in arms.items()
+        for tp, fp, fn in [of["lungs"]]
+    }
     return pd.DataFrame(rows).T.rename_axis("steps")

@@ -1,0 +1,72 @@
+"""What each cleaning step is worth: counted against references, written once, refused when changed."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from chest import stored
+
+from replication.cli import main
+from replication.data.store import read_store
+from replication.scans import effects
+from replication.scans.effects import ARMS, counts, on_store, read_cleaning, read_scan
+from replication.scans.steps import STEPS
+
+WEIGHTS = {"name": "eyes-fold3", "size": 64, "sha256": {"lungs": "0", "infection": "1"}}
+
+
+@pytest.fixture
+def seeing(eyes, monkeypatch):
+    monkeypatch.setattr(effects, "load_cascade", lambda: (eyes, WEIGHTS))
+    monkeypatch.setattr(effects, "PHANTOMS", (3,))
+
+
+def test_counts_are_those_of_a_hand_worked_example():
+    truth, found = np.array([1, 1, 2, 0, 0]), np.array([1, 0, 1, 1, 0])
+    assert counts(truth, found) == [2, 1, 1]
+
+
+def test_an_arm_has_one_step_and_a_step_that_takes_nothing_changes_nothing(eyes, tiny_store):
+    assert list(ARMS) == ["none", *STEPS, "all"]
+    assert [sum(how.__dict__.values()) for how in ARMS.values()] == [0, 1, 1, 1, 1, 1, 5]
+    store = read_store(tiny_store, size=64, progress=False)
+    rows = np.arange(6)
+    found = on_store(eyes, store, rows)
+    assert found["density"] == found["none"], "a store has no Hounsfield units"
+    for arm, of in found.items():
+        for target, (tp, _, fn) in of.items():
+            mask = store.lung if target == "lungs" else store.infection
+            assert tp + fn == (mask[rows] > 0).sum(), arm
+
+
+def test_a_scan_s_reference_in_another_order_of_axes_counts_the_same(drawn, put, seeing, tmp_path):
+    ct = put(drawn.hu, drawn.affine, "ct.nii.gz")
+    told = {}
+    for axes in ("LAS", "PSR"):
+        image = stored(drawn.lung * np.uint8(12), drawn.affine, axes)
+        lungs = put(np.asanyarray(image.dataobj), image.affine, f"{axes}.nii.gz")
+        main(["measure", "cleaning", "--scan", str(ct), str(lungs), "--results", str(tmp_path / axes)])
+        told[axes] = read_scan(tmp_path / axes)
+    assert told["LAS"].equals(told["PSR"]) and list(told["LAS"].index) == list(ARMS)
+    small = put(drawn.lung[:-1], drawn.affine, "small.nii.gz")
+    with pytest.raises(SystemExit):
+        main(["measure", "cleaning", "--scan", str(ct), str(small), "--results", str(tmp_path)])
+    with pytest.raises(SystemExit):
+        main(["measure", "cleaning"])
+
+
+def test_the_command_writes_what_the_table_reads_and_a_changed_record_is_refused(seeing, tiny_store, tmp_path):
+    main(["measure", "cleaning", "--slices", str(tiny_store), "--size", "64", "--results", str(tmp_path)])
+    table = read_cleaning(tmp_path)
+    assert list(table.index) == list(ARMS) and table.to_numpy().min() >= 0
+    assert (table.xs("lungs, DSC", axis=1, level=1) <= 1).all(axis=None)
+    path = tmp_path / effects.RECORD
+    path.write_text(path.read_text().replace('"slices": ', '"slices": 1'))
+    with pytest.raises(ValueError, match="changed"):
+        read_cleaning(tmp_path)
+
+
+def test_what_is_committed_bears_out_the_page_of_limits():
+    arms = read_scan(Path(__file__).resolve().parents[2] / "results")
+    assert arms.loc["all", "lungs, DSC"] > 0.85 > 0.5 > arms.loc["none", "lungs, DSC"]
+    assert arms.loc["all", "infected voxels"] < arms.loc["none", "infected voxels"] / 3
