@@ -15,9 +15,9 @@ A page has, between double braces, one of
                              Dice coefficient at the threshold that validation slices choose; what that adds,
                              least to most
     alarms share RUN, alarms dsc RUN
-                             on a run's folds of new patients, trained again for it: mean share of lung called
-                             infected where infection was painted over, and mean Dice coefficient where it was not
-    spread RUN RUN ...       the most by which the Dice coefficients of runs differ, rounded up
+                             replication.analysis.false_alarms.mean_over_folds
+    spread RUN RUN ...       the most by which the Dice coefficients of runs differ, rounded up; lowest, highest: these
+    agree                    how far radiologists agree (book/first_figure.py has the source)
     paper ID, ours ID, seeds ID, new ID, folds ID
                              of a line of the ledger: theirs, ours on random slices, of how many seeds, ours
                              on new patients, and of how many folds
@@ -28,6 +28,7 @@ A page has, between double braces, one of
     implied ID               the Jaccard index that goes with the paper's Dice coefficient
     slices, people, runs     of the committed records: slices and patients of their store, their number
     register                 rows of the register
+    figure                   that of the first page (book/first_figure.py)
     card PART                of the committed weights: a table or words of the model card (book/model_card.py)
 
 Where no record answers, the page reads "not run".
@@ -37,9 +38,11 @@ import json
 import math
 import re
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
+
+from first_figure import RADIOLOGISTS, figure
 
 PLACE = re.compile(r"\{\{ ([^{}]+) \}\}")
 NOT_RUN = "not run"
@@ -89,8 +92,9 @@ class Numbers:
             return self._ledger(what, *names)
         fixed: dict[str, Callable[..., str]] = {
             "mean": self._mean, "patients": self._patients, "reach": self._reach, "epochs": self._epochs, "size": self._size,
-            "copied": self._copied, "sealed": self._sealed, "cut": self._cut, "spread": self._spread, "slices": self._slices, "people": self._people, "runs": self._runs,
-            "register": self._register, "card": self._card, "alarms": self._alarms,
+            "copied": self._copied, "sealed": self._sealed, "cut": self._cut, "spread": partial(self._over, lambda s: math.ceil((max(s) - min(s)) * 100) / 100), "slices": self._slices, "people": self._people, "runs": self._runs,
+            "register": self._register, "card": self._card, "alarms": self._alarms, "figure": partial(figure, self),
+            "lowest": partial(self._over, min), "highest": partial(self._over, max), "agree": lambda: f"{RADIOLOGISTS:.2f}",
         }  # fmt: skip
         return fixed[what](*names) if what in fixed else self._score(what, *names)
 
@@ -209,28 +213,24 @@ class Numbers:
         return NOT_RUN if of.empty else " to ".join(dict.fromkeys(ends))
 
     def _alarms(self, what: str, run: str) -> str:
-        from replication.analysis.false_alarms import read_false_alarms
+        from replication.analysis.false_alarms import mean_over_folds
 
-        column = {"share": "share of lung called infected", "dsc": "DSC"}[what]
-        found = read_false_alarms(self.source / "results")
-        of = found[found.index.str.contains(f"/{run}-patient-fold")] if len(found) else found
-        if of.empty:
-            return NOT_RUN
-        return (
-            f"{of[column].mean():.1%}".replace("%", " %") if what == "share" else f"{of[column].mean():.2f}"
-        )
+        means = mean_over_folds(self.source / "results", run)
+        shown = {"share": "{share:.1%}", "dsc": "{dsc:.2f}"}[what]
+        return shown.format(**means).replace("%", " %") if means else NOT_RUN
 
-    def _spread(self, *runs: str) -> str:
+    def _over(self, shown: Callable[[list[float]], float], *runs: str) -> str:
         records = [self.record(run) for run in runs]
-        if None in records:
-            return NOT_RUN
-        scores = [record["test"]["pooled"]["dsc"] for record in records]
-        return f"{math.ceil((max(scores) - min(scores)) * 100) / 100:.2f}"
+        return NOT_RUN if None in records else f"{shown([r['test']['pooled']['dsc'] for r in records]):.2f}"
 
-    def _sealed(self, name: str, volume: str = "") -> str:
+    def sealed(self, name: str) -> dict[str, Any]:
+        """What the sealed test says of one set of weights (`PROFILE/RUN`)."""
         record = json.loads((self.source / "results/sealed-test.json").read_text(encoding="utf-8"))
         found = record["evaluated"][name]
-        of = found.get("infection") or found["lungs"]
+        return found.get("infection") or found["lungs"]
+
+    def _sealed(self, name: str, volume: str = "") -> str:
+        of = self.sealed(name)
         return f"{of['patients_dsc'][volume] if volume else of['pooled']['dsc']:.2f}"
 
     def _ledger(self, what: str, key: str) -> str:

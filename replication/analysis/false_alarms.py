@@ -74,3 +74,10 @@ def read_false_alarms(results: str | Path) -> pd.DataFrame:
         ]
     )  # fmt: skip
     return table.set_index("run") if len(table) else table
+
+
+def mean_over_folds(results: str | Path, run: str) -> dict[str, float]:
+    """`share` of lung called infected and `dsc`, means over a row's folds of new patients; empty: none was measured."""
+    table = read_false_alarms(results)
+    of = table[table.index.str.contains(f"/{run}-patient-fold")] if len(table) else table
+    return {"share": of["share of lung called infected"].mean(), "dsc": of["DSC"].mean()} if len(of) else {}

@@ -1,0 +1,64 @@
+"""The first page's figure: every dot is a record's, in both layouts, and a missing record reads "not run"."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.append(str(ROOT / "book"))
+import first_figure  # noqa: E402
+from page_numbers import Numbers  # noqa: E402
+
+from replication.evidence.records import load_records  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def groups():
+    return first_figure.rows_of(Numbers(ROOT))
+
+
+def test_the_dots_are_the_records(groups) -> None:
+    records = {profile: load_records(ROOT / "results", profile)[0] for profile in ("cpu", "paper")}
+
+    def dsc(profile: str, run: str) -> float:
+        return records[profile][run]["test"]["pooled"]["dsc"]
+
+    known, new = groups.values()
+    assert [row.kind for row in known + new] == [
+        "paper",
+        "slice",
+        "slice",
+        "copy",
+        "patient",
+        "patient",
+        "patient",
+        "copy",
+    ]
+    assert known[0].value == 0.88 and known[1].value == dsc("paper", "table4-full")
+    assert known[2].each == [dsc("cpu", f"table2-infection{s}") for s in ("", "-seed1", "-seed2")]
+    for row, profile, run in ((new[1], "cpu", "table2-infection"), (new[2], "paper", "table4-bu")):
+        assert row.each == [dsc(profile, f"{run}-patient-fold{k}") for k in range(5)]
+        assert row.value == pytest.approx(sum(row.each) / 5)
+    assert len(new[0].each) == 3 and min(new[0].each) < new[0].value < max(new[0].each)
+
+
+def test_both_layouts_show_each_row_where_its_score_lies_and_say_it_in_words(groups) -> None:
+    html = first_figure.figure(Numbers(ROOT))
+    layouts = html.split("<svg")[1:]
+    assert len(layouts) == 2
+    for svg in layouts:
+        ends = [float(x) for x in re.search(r'class="rule" x1="([\d.]+)" x2="([\d.]+)"', svg).groups()]
+        for row in (row for rows in groups.values() for row in rows):
+            at = ends[0] + row.value * (ends[1] - ends[0])
+            assert f'<circle class="{row.kind}" cx="{at:.1f}"' in svg
+            assert f">{row.words}</text>" in svg and f"{row.words}: {row.value:.2f}" in svg
+        assert max(float(x) for x in re.findall(r'cx="([\d.]+)"', svg)) <= ends[1]
+
+
+def test_without_records_nothing_is_drawn_in_their_place(tmp_path, groups, monkeypatch) -> None:
+    empty = {"one": [first_figure.Row("Ours", None, "slice")]}
+    monkeypatch.setattr(first_figure, "rows_of", lambda numbers: empty)
+    html = first_figure.figure(None)
+    assert "circle" not in html and html.count("not run") == 4
