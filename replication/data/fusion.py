@@ -242,9 +242,12 @@ def _copied_volumes(rows: list[dict]) -> dict[str, str]:
 def _forget(store: Path, name: str) -> None:
     """Remove what an earlier or interrupted run left of a volume."""
     (store / ".fusion" / f"{name}.json").unlink(missing_ok=True)
+    own = re.compile(
+        rf"(\.\d+\.)?{re.escape(name)}_\d{{3,}}\.png(\.part)?"
+    )  # parts: of a run that was killed
     for part in PARTS:
-        for path in (store / part).glob(f"{name}_*.png"):
-            if re.fullmatch(rf"{re.escape(name)}_\d{{3,}}\.png", path.name):
+        for path in (store / part).glob(f"*{name}_*.png*"):
+            if own.fullmatch(path.name):
                 path.unlink()
 
 

@@ -6,6 +6,7 @@ not (row 17). What other filters would have kept is counted beside, because the 
 829 + 3520 slices (Table 1) come from a filter that it only paraphrases.
 """
 
+import io
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -21,6 +22,7 @@ from replication.data.names import patient_of, source_of
 from replication.data.nifti import Volume
 from replication.data.orientation import LOOKED_AT, Turn, orient
 from replication.data.own import SOURCE, open_parts, orient_own
+from replication.files import write_whole
 
 PARTS = ("ct", "lung", "infection")
 LABELS = {"lung": 2, "infection": 3}  # the highest; lung: left and right
@@ -227,7 +229,8 @@ def write_slice(
         if part != "ct":
             picture = picture.convert("1", dither=Image.Dither.NONE)
         # Run-length matching: on noisy greys as small as zlib's level 6, and several times as fast.
-        picture.save(store / row[part], compress_level=6, compress_type=zlib.Z_RLE)
+        picture.save(content := io.BytesIO(), format="PNG", compress_level=6, compress_type=zlib.Z_RLE)
+        write_whole(store / row[part], content.getvalue())
     row["lung_pixels"], row["infection_pixels"] = int(images[1].sum()), int(images[2].sum())
     row["has_infection"] = bool(images[2].any())
     return row

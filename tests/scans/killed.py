@@ -121,6 +121,8 @@ def run(times: int, *, folder: Path, only: Iterable[str] = (), seed: int = 0) ->
                 faults.append("the rerun failed")
             elif made(command, out) != whole:
                 faults.append("the rerun ended with other bytes")
+            elif command == "fuse" and any(out.rglob("*.png.part")):
+                faults.append("the rerun left a part of a file")
         told[command] = {
             "files": len(whole),
             "times": times,
