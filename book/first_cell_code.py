@@ -1,5 +1,6 @@
 # Does nothing where this book is installed. Where a notebook stands alone (Colab, say) it fetches the
 # repository and installs what is missing, and nothing in place of what is there: torch and numpy stay.
+# fmt: off
 def prepare(repository):
     import importlib.metadata
     import importlib.util

@@ -9,6 +9,7 @@ import pytest
 from replication.training.profiles import PROFILES
 
 ROOT = Path(__file__).resolve().parents[2]
+WIDEST = 80  # columns of code that a page shows without scrolling sideways
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
@@ -30,6 +31,9 @@ def problems(notebook: dict) -> list[str]:
                 "image", {}
             ).get("alt"):
                 found.append(f"a figure without alt text: {''.join(cell['source'])[:60]}")
+        wide = [line for line in "".join(cell["source"]).splitlines() if len(line) > WIDEST]
+        if wide and cell.get("id") != "first-cell":
+            found.append(f"{cell.get('id')}: {len(wide[0])} columns; {WIDEST} fit a page: {wide[0][:60]}")
     if len(notebook["cells"]) > 32:
         found.append(f"{len(notebook['cells'])} cells; one page tells one story")
     if len({"".join(c["source"]) for c in cells}) < len(cells):
