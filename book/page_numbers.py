@@ -28,7 +28,7 @@ A page has, between double braces, one of
     implied ID               the Jaccard index that goes with the paper's Dice coefficient
     slices, people, runs     of the committed records: slices and patients of their store, their number
     register                 rows of the register
-    figure                   that of the first page (book/first_figure.py)
+    figure, explore NAME     that of the first page (book/first_figure.py); what can be moved (book/explorers.py)
     card PART                of the committed weights: a table or words of the model card (book/model_card.py)
 
 Where no record answers, the page reads "not run".
@@ -42,6 +42,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+from explorers import explorer
 from first_figure import RADIOLOGISTS, figure
 
 PLACE = re.compile(r"\{\{ ([^{}]+) \}\}")
@@ -93,7 +94,7 @@ class Numbers:
         fixed: dict[str, Callable[..., str]] = {
             "mean": self._mean, "patients": self._patients, "reach": self._reach, "epochs": self._epochs, "size": self._size,
             "copied": self._copied, "sealed": self._sealed, "cut": self._cut, "spread": partial(self._over, lambda s: math.ceil((max(s) - min(s)) * 100) / 100), "slices": self._slices, "people": self._people, "runs": self._runs,
-            "register": self._register, "card": self._card, "alarms": self._alarms, "figure": partial(figure, self),
+            "register": self._register, "card": self._card, "alarms": self._alarms, "figure": partial(figure, self), "explore": partial(explorer, self),
             "lowest": partial(self._over, min), "highest": partial(self._over, max), "agree": lambda: f"{RADIOLOGISTS:.2f}",
         }  # fmt: skip
         return fixed[what](*names) if what in fixed else self._score(what, *names)
