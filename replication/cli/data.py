@@ -38,6 +38,7 @@ def add_to(groups: Any) -> None:
         "--volumes", type=int, metavar="N", help="only N of the 13 volumes, from all sources"
     )
     phantom.add_argument("--size", type=int, help="rows and columns (default: as the source)")
+    phantom.add_argument("--quiet", action="store_true", help="no progress bar")
     phantom.set_defaults(run_command=_phantom)
 
     _add_fuse(commands)
@@ -117,8 +118,9 @@ def _phantom(args: argparse.Namespace) -> int:
 
     number = len(DEFAULT_VOLUMES) if args.volumes is None else args.volumes
     names = write_phantoms(
-        args.out, seed=args.seed, volumes=mixed_volumes(number), depth=args.depth, size=args.size
-    )
+        args.out, seed=args.seed, volumes=mixed_volumes(number), depth=args.depth, size=args.size,
+        progress=not args.quiet,
+    )  # fmt: skip
     print(f"{args.out}: {len(names)} volumes of {args.depth} slices, seed {args.seed}")
     return 0
 

@@ -24,6 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
+from threadpoolctl import threadpool_limits
+from tqdm import tqdm
 
 from replication.data.anatomy import INFECTED_AT, Chest
 from replication.data.phantom_drawing import AIR, Drawn, draw_scan, draw_slice
@@ -190,6 +192,7 @@ def write_phantoms(
     volumes: Sequence[str] = DEFAULT_VOLUMES,
     depth: int = 16,
     size: int | None = None,
+    progress: bool = False,
 ) -> list[str]:
     """Write volumes as `<folder>/{ct,lung,infection}/<volume>.nii.gz`; returns their names.
 
@@ -204,12 +207,13 @@ def write_phantoms(
     folder = Path(folder)
     for part in PARTS:
         (folder / part).mkdir(parents=True, exist_ok=True)
-    for name in volumes:
+    for name in tqdm(volumes, desc="drawing", unit="volume", disable=not progress):
         stamp = json.dumps({"phantom": REVISION, "seed": seed, "depth": depth, "size": size}, sort_keys=True)
         paths = {part: folder / part / f"{name}.nii.gz" for part in PARTS}
         if all(_stamp(path) == stamp for path in paths.values()):
             continue
-        volume = make_volume(name=name, seed=seed, size=size, depth=depth)
+        with threadpool_limits(1):  # thousands of small products
+            volume = make_volume(name=name, seed=seed, size=size, depth=depth)
         for part, path in paths.items():
             image = nib.Nifti1Image(getattr(volume, part), volume.affine)
             image.header.set_xyzt_units("mm")

@@ -110,7 +110,7 @@ def project_root() -> Path:
 
 
 def slice_store(profile: str, slices: str, *, root: Path) -> Path:
-    """The store that a profile trains on; for smoke, phantom slices made on the spot if need be.
+    """The store that a profile trains on; for smoke, phantom slices made on the spot if need be, with a bar.
 
     Raises:
         ValueError: an unknown profile, or no store given where the profile needs one.
@@ -127,8 +127,8 @@ def slice_store(profile: str, slices: str, *, root: Path) -> Path:
         from replication.data.fusion import fuse
         from replication.data.phantom import write_phantoms
 
-        write_phantoms(store.with_name("volumes"))
-        fuse(store.with_name("volumes"), store, progress=False, published=True)
+        write_phantoms(store.with_name("volumes"), progress=True)
+        fuse(store.with_name("volumes"), store, progress=True, published=True)
     return store
 
 
