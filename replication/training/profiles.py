@@ -22,6 +22,7 @@ class Profile:
         max_epochs: per target; the paper gives none.
         beyond_passes: passes over the training slices in an epoch of a run beyond the paper's
             recipe (`replication.training.recipe`); the rows of its tables make one.
+        threads: of torch on a CPU, or None for torch's own; threads that share small maps with other work wait for each other.
         worth: what its numbers are worth, in one clause, for captions.
         beside: the profile that it differs from in one thing, if it does.
         change: that thing, in words.
@@ -36,6 +37,7 @@ class Profile:
     learning_rate: float = 1e-3
     patience: int = 10
     beyond_passes: int = 2
+    threads: int | None = None
     beside: str | None = None
     change: str = ""
 
@@ -45,6 +47,7 @@ PROFILES = {
         name="smoke",
         size=64,
         widths=(8, 12, 18, 27, 40),
+        threads=1,
         batch_size=4,
         max_epochs={"lungs": 3, "infection": 3},
         learning_rate=5e-3,  # enough for both stages to find something in three epochs

@@ -79,6 +79,8 @@ def train_run(
     if store is None:
         store = read_store(slices, size=settings.size, progress=progress)  # a mistyped folder leaves no trace
     failed = failure_file(run.name, profile=profile, runs=runs)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(settings.threads or threads)
     try:
         record = _pipeline(
             run, settings, store, path=Path(results) / profile / f"{run.name}.json", runs=Path(runs) / profile,
@@ -87,6 +89,8 @@ def train_run(
     except Exception as error:
         write_json(failed, {"error": f"{type(error).__name__}: {error}"})
         raise
+    finally:
+        torch.set_num_threads(threads)
     failed.unlink(missing_ok=True)
     return record
 
