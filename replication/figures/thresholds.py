@@ -1,4 +1,4 @@
-"""Dice against the threshold of the mask, random slices beside new patients."""
+"""What the threshold of the mask moves: Dice against it, and precision against recall over all of them."""
 
 from typing import Any
 
@@ -39,4 +39,35 @@ def plot_thresholds(records: list[dict[str, Any]]) -> Figure:
         else:
             axis.text(0.5, 0.5, "not run", transform=axis.transAxes, ha="center", color="0.35")
     axes[0].set_ylabel("DSC, all test pixels pooled")
+    return figure
+
+
+def plot_precision_recall(records: dict[str, dict[str, Any]]) -> Figure:
+    """Precision against recall of test pixels over every threshold, a curve a network; hollow: 0.5; grey: equal DSC.
+
+    Args:
+        records: by the network's name; networks of one split, so that they saw the same slices.
+    """
+    figure, axis = plt.subplots(figsize=(6.4, 4.8), layout="constrained")
+    recall = np.linspace(0.3, 1, 200)
+    for dsc in (0.6, 0.7, 0.8):
+        precision = dsc * recall / (2 * recall - dsc)
+        shown = (precision > 0) & (precision <= 1)
+        axis.plot(recall[shown], precision[shown], color="0.85", lw=1, zorder=0)
+        axis.text(
+            recall[shown][-1], precision[shown][-1], f" DSC {dsc:g}", fontsize=8, color="0.45", va="center"
+        )
+    for (name, record), colour in zip(records.items(), (VERMILION, BLUE, GREEN, SKY, "0.3"), strict=False):
+        of = scores(pooled(record, "test"))
+        axis.plot(of["recall"], of["precision"], color=colour, lw=1.6)
+        usual = record["ladder"].index(0.5)
+        axis.plot(of["recall"][usual], of["precision"][usual], "o", mfc="white", color=colour, ms=6)
+        axis.annotate(
+            name, (of["recall"][-1], of["precision"][-1]), (-4, 4), textcoords="offset points", ha="right",
+            fontsize=8.5, color=colour,
+        )  # fmt: skip
+    if not records:
+        axis.text(0.5, 0.5, "not run", transform=axis.transAxes, ha="center", color="0.35")
+    axis.set(xlabel="recall", ylabel="precision", xlim=(0.2, 1.09), ylim=(0.2, 1.02))
+    axis.spines[["top", "right"]].set_visible(False)
     return figure
