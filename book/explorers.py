@@ -227,7 +227,9 @@ def results(numbers: Any) -> str:
 
     rows: dict[str, list[str]] = {}
     labels = {
-        run_name(row, "infection"): row.label for row in ROWS if not row.same_as and "infection" in row.stages
+        run_name(row, "infection"): row.label.split(" [")[0] + ", cascade" * (row.table == "Table 5")
+        for row in ROWS
+        if not row.same_as and "infection" in row.stages
     }
     left, right = 236, 660
     sizes = sorted({PROFILES[profile].size for profile in PROFILES if profile != "smoke"})

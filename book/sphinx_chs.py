@@ -30,6 +30,7 @@ NO_PROSE = (
 )  # the last: cells
 PREVIEW = "_static/preview.png"  # book/preview.py draws it
 SITE = "COVID-19 infection in chest CT by CHS-Net: the paper run again, with code, weights and a record of every run."
+ICONS = re.compile(r"<(?:script|link)[^>]*fontawesome\.js[^>]*>(?:</script>)?")
 IVAR = re.compile(r":ivar ((?:\w+, )+\w+):")
 
 
@@ -122,20 +123,23 @@ def launch_committed(app: Any, page: str, template: str, context: dict[str, Any]
                     button["url"] = button["url"].replace(f"{page}.ipynb", f"{source}.ipynb")
 
 
-def drop_thebe(app: Any, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
-    """Leave out the scripts that would start a kernel in the page (event html-page-context).
+def drop_scripts(app: Any, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
+    """Leave out scripts that a page has no use for (event html-page-context).
 
     Jupyter Book brings sphinx-thebe along, whose settings are written twice: a script error on every page. They name
-    another host, and no button of this book starts it.
+    another host, and no button of this book starts it. MathJax goes where there is no formula.
     """
+    math = doctree is not None and any(
+        doctree.findall(lambda n: isinstance(n, (nodes.math, nodes.math_block)))
+    )
 
-    def is_thebe(script: Any) -> bool:
-        return (
-            "thebe"
-            in f"{getattr(script, 'filename', '')} {getattr(script, 'attributes', {}).get('body', '')}".lower()
+    def unused(script: Any) -> bool:
+        told = (
+            f"{getattr(script, 'filename', '')} {getattr(script, 'attributes', {}).get('body', '')}".lower()
         )
+        return "thebe" in told or ("mathjax" in told and not math)
 
-    context["script_files"] = [s for s in context.get("script_files", []) if not is_thebe(s)]
+    context["script_files"] = [s for s in context.get("script_files", []) if not unused(s)]
 
 
 def description_of(doctree: Any) -> str:
@@ -168,6 +172,14 @@ def describe(app: Any, page: str, template: str, context: dict[str, Any], doctre
     context["metatags"] = context.get("metatags", "") + "".join(lines)
 
 
+def drop_icons(app: Any, exception: Exception | None) -> None:
+    """Leave out the theme's script of icons, a megabyte and a half: its style sheet has them as a font (event build-finished)."""
+    for path in Path(app.outdir).rglob("*.html") if exception is None else ():
+        page = path.read_text(encoding="utf-8")
+        if (light := ICONS.sub("", page)) != page:
+            path.write_text(light, encoding="utf-8")
+
+
 def leave_signs(app: Any, exception: Exception | None) -> None:
     """Leave, at the address of a page that moved, one that leads to the new one (event build-finished)."""
     for old, new in app.config.moved_pages.items() if exception is None else ():
@@ -190,7 +202,8 @@ def setup(app: Any) -> dict[str, bool]:
     app.connect("autodoc-process-signature", shorten_signature)
     app.connect("autodoc-skip-member", skip_fields)
     app.connect("html-page-context", launch_committed, priority=900)  # the theme's buttons: 501
-    app.connect("html-page-context", drop_thebe, priority=900)
+    app.connect("html-page-context", drop_scripts, priority=900)
     app.connect("html-page-context", describe)
+    app.connect("build-finished", drop_icons)
     app.connect("build-finished", leave_signs)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -5,6 +5,7 @@ fetched: the book is served from this machine, and a request to any other host f
 """
 
 import functools
+import gzip
 import sys
 import threading
 from collections.abc import Iterator
@@ -267,3 +268,39 @@ def test_the_theme_button_switches_and_is_remembered(views: dict[str, View]) -> 
     views["1280 light"].open("book/summary.html")
     assert page.evaluate(theme) == "dark"
     page.evaluate("() => localStorage.clear()")
+
+
+def test_no_page_is_heavy(views: dict[str, View], built: Path) -> None:
+    """What a server sends, compressed where it compresses, below 1.5 MB; and nothing of the theme's script of icons."""
+    heavy, sent = {}, {}
+    for name in PAGES:
+        page = views["1280 light"].open(f"{name}.html")
+        loaded = page.evaluate("() => performance.getEntriesByType('resource').map(e => e.name)")
+        paths = {urlsplit(url).path.lstrip("/") for url in [page.url, *loaded] if url.startswith("http")}
+        assert not [p for p in paths if p.endswith("fontawesome.js")], name
+        for path in paths - set(sent):
+            content = (built / path).read_bytes()
+            sent[path] = (
+                len(gzip.compress(content, 6)) if path.endswith((".html", ".js", ".css")) else len(content)
+            )
+        if (size := sum(sent[path] for path in paths)) > 1_500_000:
+            heavy[name] = size
+    assert heavy == {}
+
+
+def test_a_slider_moves_by_key_and_a_dot_tells_its_record(views: dict[str, View]) -> None:
+    page = views["1280 light"].open("book/explore.html")
+    shown = "() => document.querySelector('#explore-pooling .frame.shown').dataset.factor"
+    assert page.evaluate(shown) == "1"
+    page.focus("#explore-pooling input")
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate(shown) == "2"
+    assert page.inner_text("#explore-pooling output") == "8"
+    page.select_option("#explore-results select[data-filter=protocol]", "patient")
+    dots = page.locator("#explore-results .item:visible")
+    assert dots.count() == page.locator("#explore-results .item[data-protocol=patient]").count() > 10
+    dots.first.focus()
+    assert "new patients" in page.inner_text("#explore-results .told")
+    page.emulate_media(media="print")
+    assert page.locator("#explore-pooling .control").is_hidden()
+    page.emulate_media(media="screen")
