@@ -49,14 +49,11 @@ def plot_precision_recall(records: dict[str, dict[str, Any]]) -> Figure:
         records: by the network's name; networks of one split, so that they saw the same slices.
     """
     figure, axis = plt.subplots(figsize=(6.4, 4.8), layout="constrained")
-    recall = np.linspace(0.3, 1, 200)
     for dsc in (0.6, 0.7, 0.8):
+        recall = np.linspace(dsc / (2 - dsc), 1, 200)  # from where the precision is 1
         precision = dsc * recall / (2 * recall - dsc)
-        shown = (precision > 0) & (precision <= 1)
-        axis.plot(recall[shown], precision[shown], color="0.85", lw=1, zorder=0)
-        axis.text(
-            recall[shown][-1], precision[shown][-1], f" DSC {dsc:g}", fontsize=8, color="0.45", va="center"
-        )
+        axis.plot(recall, precision, color="0.85", lw=1, zorder=0)
+        axis.text(recall[-1], precision[-1], f" DSC {dsc:g}", fontsize=8, color="0.45", va="center")
     for (name, record), colour in zip(records.items(), (VERMILION, BLUE, GREEN, SKY, "0.3"), strict=False):
         of = scores(pooled(record, "test"))
         axis.plot(of["recall"], of["precision"], color=colour, lw=1.6)
