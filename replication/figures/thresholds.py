@@ -54,13 +54,14 @@ def plot_precision_recall(records: dict[str, dict[str, Any]]) -> Figure:
         precision = dsc * recall / (2 * recall - dsc)
         axis.plot(recall, precision, color="0.85", lw=1, zorder=0)
         axis.text(recall[-1], precision[-1], f" DSC {dsc:g}", fontsize=8, color="0.45", va="center")
-    for (name, record), colour in zip(records.items(), (VERMILION, BLUE, GREEN, SKY, "0.3"), strict=False):
+    looks = ((BLUE, "-"), (GREEN, "-"), (GREEN, "--"), (GREEN, ":"))
+    for (name, record), (colour, line) in zip(records.items(), looks, strict=False):
         of = scores(pooled(record, "test"))
-        axis.plot(of["recall"], of["precision"], color=colour, lw=1.6)
+        axis.plot(of["recall"], of["precision"], line, color=colour, lw=1.8)
         usual = record["ladder"].index(0.5)
         axis.plot(of["recall"][usual], of["precision"][usual], "o", mfc="white", color=colour, ms=6)
         axis.annotate(
-            name, (of["recall"][-1], of["precision"][-1]), (-4, 4), textcoords="offset points", ha="right",
+            name.removesuffix(", direct"), (of["recall"][-1], of["precision"][-1]), (-4, 4), textcoords="offset points", ha="right",
             fontsize=8.5, color=colour,
         )  # fmt: skip
     if not records:

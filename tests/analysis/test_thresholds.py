@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from chslib.metrics import scores
 from replication.analysis import thresholds
 from replication.analysis.thresholds import (
     FOLDER,
@@ -22,7 +23,7 @@ from replication.analysis.thresholds import (
     thresholds_of,
 )
 from replication.cli import main
-from replication.figures.thresholds import plot_thresholds  # fmt: skip
+from replication.figures.thresholds import plot_precision_recall, plot_thresholds  # fmt: skip
 from replication.files import write_json
 from replication.provenance import digest
 from replication.training import run as train
@@ -189,3 +190,14 @@ def test_the_committed_records_are_of_committed_runs():
     for record in read_thresholds(ROOT / "results"):
         assert record["profile"] in PROFILES and not str(record).count("/home/")
         assert thresholds.thresholds_of([record])["highest"].item() < 1
+
+
+def test_precision_stands_against_recall_at_every_threshold(folder):
+    made = json.loads((folder / "results" / FOLDER / "tiny" / "table2-lungs.json").read_text())
+    axis = plot_precision_recall({"ours": made}).axes[0]
+    of = scores(pooled(made, "test"))
+    curve = next(line for line in axis.lines if len(line.get_xdata()) == len(LADDER))
+    np.testing.assert_allclose(curve.get_xydata(), np.stack([of["recall"], of["precision"]], 1))
+    assert [text.get_text() for text in axis.texts][-1] == "ours"
+    assert [text.get_text() for text in plot_precision_recall({}).axes[0].texts][-1] == "not run"
+    plt.close("all")

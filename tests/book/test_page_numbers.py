@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from chslib.metrics import scores as metrics_of
 from replication.analysis.false_alarms import read_false_alarms
 from replication.analysis.leak import RECORD, read_leakage
-from replication.analysis.thresholds import read_thresholds, thresholds_of
+from replication.analysis.thresholds import pooled, read_thresholds, thresholds_of
 from replication.data.splits import FOLDS
 from replication.evidence.comparisons import gains, reductions, scores_of
 from replication.evidence.estimates import Ours
@@ -250,6 +251,9 @@ def test_what_the_sentences_judge_still_holds(numbers, scores, copied) -> None:
         "and several are hard for every network": len(set.intersection(*(
             {who for k in range(5) for who, of in scores_of_people(run, k).items() if of["dsc"] < 0.6}
             for run in (SLICE, "table4-bu", "table3-miniseg")))) >= 3,
+        "ahead of each in the Dice coefficient and behind each in recall. **Its low recall is a matter of where its mask is cut**":
+            numbers.lines["claim-peers-dsc"]["ours"].startswith("5 of 5 hold")
+            and numbers.lines["claim-recall-peers"]["ours"].startswith("0 of 5 hold"),  # the curves: test of chapter 7
         "**Dice loss alone learns nothing in so few epochs**": other["alt-dice-infection"] < 0.1,
         "**In a healthy lung it finds infection too.**": numbers.value("alarms share table3-miniseg") != "not run",
         "**Beyond the paper’s recipe the gain depends on the network.**":
@@ -352,6 +356,27 @@ def test_what_chapter_16_says_of_its_curves_still_holds(numbers) -> None:
             slices[protocol] = np.mean([r["data"]["split"]["train"]["slices"] for r in records])
             loss[protocol] = learning_curves(records).groupby(level="run").last()["training"].mean()
         assert slices["patient"] > slices["slice"] and loss["patient"] < loss["slice"], run
+
+
+def test_what_chapter_7_says_of_its_curves_still_holds(scores) -> None:
+    cells = json.loads((ROOT / "notebooks/07_table3_peers.ipynb").read_text())["cells"]
+    text = " ".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
+    assert "At every recall that the others reach, CHS-Net is the more precise one." in text
+    assert "At a threshold of 0.5 CHS-Net has the lowest recall of all." in text
+    peers = ("table4-bu", "table3-unetpp", "table3-attention-unet", "table3-infnet", "table3-miniseg")
+    assert scores[SLICE]["recall"] < min(scores[run]["recall"] for run in peers)
+    own, *others = (
+        metrics_of(pooled(record, "test"))
+        for run in (SLICE, "table3-infnet", "table3-attention-unet")
+        for record in read_thresholds(ROOT / "results")
+        if (record["profile"], record["run"]) == ("cpu", f"{run}-seed1")
+    )
+    assert len(others) == 2
+    for other in others:
+        ends = own["recall"].min(), own["recall"].max()
+        at = other["recall"][(other["recall"] > ends[0]) & (other["recall"] < ends[1])]
+        theirs, ours = (np.interp(at, of["recall"][::-1], of["precision"][::-1]) for of in (other, own))
+        assert len(at) > 5 and (ours > theirs).all()
 
 
 def test_what_chapter_17_and_row_52_say_of_false_alarms_still_holds() -> None:
