@@ -19,6 +19,11 @@ def add_to(groups: Any) -> None:
         "--scan", nargs=2, type=Path, metavar=("CT", "LUNGS"),
         help="on a scan of your own with a mask of its lungs, in place of slices",
     )  # fmt: skip
+    cleaning.add_argument(
+        "--runs",
+        type=Path,
+        help="on the lungs that runs of first stages by patients left here, in place of a network",
+    )
     for command, size in ((leak, 128), (contrast, 256), (cleaning, 256)):
         command.add_argument("--slices", required=command is not cleaning, help="folder of a slice store")
         command.add_argument(
@@ -81,6 +86,11 @@ def _cleaning(options: argparse.Namespace) -> None:
         return
     if not options.slices:
         raise ValueError("expected --slices STORE, or --scan CT LUNGS")
+    if options.runs:
+        store = read_store(options.slices, size=options.size)
+        write_json(results / effects.ON_FOLDS, effects.folds_record(store, options.runs))
+        print(effects.read_folds(results).round(4).to_string())
+        return
     with tempfile.TemporaryDirectory() as folder:
         record = effects.cleaning_record(read_store(options.slices, size=options.size), folder=Path(folder))
     write_json(results / effects.RECORD, record)

@@ -17,7 +17,7 @@ from chslib.inference import Progress, accelerator, folded, predict_masks
 from chslib.network import CHSNet, contour_map
 from replication.data.phantom import make_volume
 from replication.data.scan import Scan
-from replication.data.splits import make_split
+from replication.data.splits import FOLDS, make_split
 from replication.data.store import SliceStore
 from replication.provenance import digest, environment, read_written
 from replication.scans.cleaning import clean_lungs
@@ -25,8 +25,9 @@ from replication.scans.report import fingerprint
 from replication.scans.segment import segment
 from replication.scans.steps import NOTHING, STEPS, Cleaning
 from replication.scans.weights import load_cascade
+from replication.training.predictions import load_masks
 
-RECORD, ON_SCAN = "cleaning.json", "cleaning-scan.json"
+RECORD, ON_SCAN, ON_FOLDS = "cleaning.json", "cleaning-scan.json", "cleaning-folds.json"
 ARMS: dict[str, Cleaning] = {
     "none": NOTHING, **{step: Cleaning(**{**dict.fromkeys(STEPS, False), step: True}) for step in STEPS}, "all": Cleaning(),
 }  # fmt: skip
@@ -63,9 +64,7 @@ def on_store(
     volumes = store.table["volume"].iloc[rows].to_numpy()
     out = {}
     for name, how in ARMS.items():
-        lungs = raw.copy()
-        for volume in np.unique(volumes):
-            lungs[volumes == volume] = clean_lungs(raw[volumes == volume], how)[0]
+        lungs = _cleaned(raw, volumes, how)
         infection = infected(lungs)
         if how.slices:
             infection[~lungs.any((1, 2))] = 0
@@ -76,6 +75,39 @@ def on_store(
             "infection": counts(store.infection[rows], infection),
         }
     return out
+
+
+def _cleaned(lungs: NDArray, volumes: NDArray, how: Cleaning) -> NDArray[np.uint8]:
+    """Slices (S, H, W), cleaned volume by volume."""
+    out = lungs.copy()
+    for volume in np.unique(volumes):
+        out[volumes == volume] = clean_lungs(lungs[volumes == volume], how)[0]
+    return out
+
+
+def folds_record(store: SliceStore, runs: Path) -> dict[str, Any]:
+    """Lungs alone, from the predictions that a first stage's folds left, as far as there are any; no network is asked.
+
+    Raises:
+        FileNotFoundError: of no fold; ValueError: predictions on another store.
+    """
+    folds, table = {}, store.table
+    for fold in range(FOLDS):
+        path = runs / "paper" / f"table2-lungs-patient-fold{fold}" / "masks.npz"
+        if not path.is_file():
+            continue
+        masks, of = load_masks(path)
+        if of["fingerprint"] != store.fingerprint:
+            raise ValueError(f"{path}: predictions on another store of slices")
+        rows = make_split(table, protocol="patient", fold=fold, seed=0).test
+        volumes = table["volume"].iloc[rows].to_numpy()
+        folds[str(fold)] = {
+            arm: counts(store.lung[rows], _cleaned(masks[rows, 0], volumes, how)) for arm, how in ARMS.items()
+        }
+    if not folds:
+        raise FileNotFoundError(f"{runs}/paper: no table2-lungs-patient-fold<k>/masks.npz")
+    made = {"fingerprint": store.fingerprint, "columns": ["tp", "fp", "fn"], "lungs": folds, **environment()}
+    return made | {"digest": digest(made)}
 
 
 def on_scan(network: CHSNet, scan: Scan, truth: dict[str, NDArray], *, size: int) -> dict[str, Any]:
@@ -160,3 +192,14 @@ def read_scan(results: str | Path) -> pd.DataFrame:
         for tp, fp, fn in [of["lungs"]]
     }
     return pd.DataFrame(rows).T.rename_axis("steps")
+
+
+def read_folds(results: str | Path) -> pd.DataFrame:
+    """DSC of the lungs by arm and fold; errors as of `read_cleaning`."""
+    folds = read_written(Path(results) / ON_FOLDS, command="chs-net measure cleaning --runs RUNS")["lungs"]
+    return pd.DataFrame(
+        {
+            f"fold {k}": {arm: 2 * tp / max(2 * tp + fp + fn, 1) for arm, (tp, fp, fn) in arms.items()}
+            for k, arms in folds.items()
+        }
+    ).rename_axis("steps")

@@ -9,8 +9,9 @@ from chest import stored
 from replication.cli import main
 from replication.data.store import read_store
 from replication.scans import effects
-from replication.scans.effects import ARMS, counts, on_store, read_cleaning, read_scan
+from replication.scans.effects import ARMS, counts, on_store, read_cleaning, read_folds, read_scan
 from replication.scans.steps import STEPS
+from replication.training.predictions import save_masks
 
 WEIGHTS = {"name": "eyes-fold3", "size": 64, "sha256": {"lungs": "0", "infection": "1"}}
 
@@ -66,6 +67,21 @@ def test_the_command_writes_what_the_table_reads_and_a_changed_record_is_refused
     path.write_text(path.read_text().replace('"fold": 3', '"fold": 2'))
     with pytest.raises(ValueError, match="changed"):
         read_cleaning(tmp_path)
+
+
+def test_lungs_that_folds_left_are_cleaned_without_a_network(tiny_store, tmp_path):
+    store = read_store(tiny_store, size=64, progress=False)
+    folder = tmp_path / "runs/paper/table2-lungs-patient-fold1"
+    asked = ["measure", "cleaning", "--slices", str(tiny_store), "--size", "64", "--results", str(tmp_path)]
+    assert main([*asked, "--runs", str(tmp_path / "runs")]) == 1, "no fold"
+    folder.mkdir(parents=True)
+    spoilt = store.lung.astype(np.uint8)
+    spoilt[:, :3, :3] = 1  # a small third body
+    save_masks(folder / "masks.npz", spoilt[:, None], fingerprint=store.fingerprint, weights_sha256="0")
+    assert main([*asked, "--runs", str(tmp_path / "runs")]) == 0
+    table = read_folds(tmp_path)
+    assert list(table.columns) == ["fold 1"] and list(table.index) == list(ARMS)
+    assert table.loc["all", "fold 1"] == table.loc["largest", "fold 1"] == 1 > table.loc["none", "fold 1"]
 
 
 def test_what_is_committed_bears_out_the_page_of_limits():
