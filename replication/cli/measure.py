@@ -75,26 +75,26 @@ def _contrast(options: argparse.Namespace) -> None:
 def _cleaning(options: argparse.Namespace) -> None:
     import tempfile
 
+    from replication.analysis import cleaning
     from replication.data.store import read_store
     from replication.files import write_json
-    from replication.scans import effects
 
     results = Path(options.results)
     if options.scan:
-        write_json(results / effects.ON_SCAN, effects.scan_record(*options.scan))
-        print(effects.read_scan(results).round(3).to_string())
+        write_json(results / cleaning.ON_SCAN, cleaning.scan_record(*options.scan))
+        print(cleaning.read_scan(results).round(3).to_string())
         return
     if not options.slices:
         raise ValueError("expected --slices STORE, or --scan CT LUNGS")
     if options.runs:
         store = read_store(options.slices, size=options.size)
-        write_json(results / effects.ON_FOLDS, effects.folds_record(store, options.runs))
-        print(effects.read_folds(results).round(4).to_string())
+        write_json(results / cleaning.ON_FOLDS, cleaning.folds_record(store, options.runs))
+        print(cleaning.read_folds(results).round(4).to_string())
         return
     with tempfile.TemporaryDirectory() as folder:
-        record = effects.cleaning_record(read_store(options.slices, size=options.size), folder=Path(folder))
-    write_json(results / effects.RECORD, record)
-    print(effects.read_cleaning(results).round(3).to_string())
+        record = cleaning.cleaning_record(read_store(options.slices, size=options.size), folder=Path(folder))
+    write_json(results / cleaning.RECORD, record)
+    print(cleaning.read_cleaning(results).round(3).to_string())
 
 
 def _thresholds(options: argparse.Namespace) -> None:

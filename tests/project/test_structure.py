@@ -18,9 +18,9 @@ BELOW = {
     "replication.training": ("replication.data", "replication.peers", "chslib"),
     "replication.evidence": ("replication.training", "replication.data", "replication.peers", "chslib"),
 }
-BELOW["replication.analysis"] = ("replication.evidence", *BELOW["replication.evidence"])
-BELOW["replication.figures"] = ("replication.analysis", *BELOW["replication.analysis"])
 BELOW["replication.scans"] = BELOW["replication.training"]
+BELOW["replication.analysis"] = ("replication.evidence", "replication.scans", *BELOW["replication.evidence"])
+BELOW["replication.figures"] = ("replication.analysis", *BELOW["replication.analysis"])
 LEAVES = ("replication.files", "replication.provenance", "replication.parameters")  # everybody's
 MODULES = sorted(p for package in ("chslib", "replication") for p in (ROOT / package).rglob("*.py"))
 LONGEST_FILE, LONGEST_FUNCTION = 300, 60

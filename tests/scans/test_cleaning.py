@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from chest import stored
 
+from replication.analysis import cleaning
+from replication.analysis.cleaning import ARMS, counts, on_store, read_cleaning, read_folds, read_scan
 from replication.cli import main
 from replication.data.store import read_store
-from replication.scans import effects
-from replication.scans.effects import ARMS, counts, on_store, read_cleaning, read_folds, read_scan
 from replication.scans.steps import STEPS
 from replication.training.predictions import save_masks
 
@@ -18,8 +18,8 @@ WEIGHTS = {"name": "eyes-fold3", "size": 64, "sha256": {"lungs": "0", "infection
 
 @pytest.fixture
 def seeing(eyes, monkeypatch):
-    monkeypatch.setattr(effects, "load_cascade", lambda: (eyes, WEIGHTS))
-    monkeypatch.setattr(effects, "PHANTOMS", (3,))
+    monkeypatch.setattr(cleaning, "load_cascade", lambda: (eyes, WEIGHTS))
+    monkeypatch.setattr(cleaning, "PHANTOMS", (3,))
 
 
 def test_counts_are_those_of_a_hand_worked_example():
@@ -63,7 +63,7 @@ def test_the_command_writes_what_the_table_reads_and_a_changed_record_is_refused
     table = read_cleaning(tmp_path)
     assert list(table.index) == list(ARMS) and table.to_numpy().min() >= 0
     assert (table.xs("lungs, DSC", axis=1, level=1) <= 1).all(axis=None)
-    path = tmp_path / effects.RECORD
+    path = tmp_path / cleaning.RECORD
     path.write_text(path.read_text().replace('"fold": 3', '"fold": 2'))
     with pytest.raises(ValueError, match="changed"):
         read_cleaning(tmp_path)
