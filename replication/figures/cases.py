@@ -3,6 +3,7 @@
 Every figure is returned, never shown or saved, so a notebook or a script decides.
 """
 
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from matplotlib.figure import Figure
 from chslib.metrics import confusion, scores
 from replication.data.store import TARGETS, read_store
 from replication.figures.curves import plot_history
-from replication.figures.style import GREEN, SKY, VERMILION
+from replication.figures.style import BLUE, GREEN, INK, LOOK, SKY, VERMILION, picture
 from replication.training.predictions import load_masks
 
 
@@ -39,22 +40,25 @@ def plot_cases(
     """
     counts = confusion(torch.from_numpy(prediction).bool(), torch.from_numpy(truth).bool())
     score = scores(counts)
-    figure, axes = plt.subplots(len(ct), 4, figsize=(9, 2.45 * len(ct)), layout="constrained", squeeze=False)
+    figure, axes = plt.subplots(
+        len(ct), 4, figsize=(6.4, 1.75 * len(ct)), layout="constrained", squeeze=False
+    )
     for row, (slice_, y, p) in enumerate(zip(ct, truth, prediction)):
         errors = np.stack([slice_] * 3, axis=-1) / 255 * 0.55
         errors[(y > 0) & (p > 0)] = matplotlib_rgb(GREEN)
         errors[(y > 0) & (p == 0)] = matplotlib_rgb(SKY)
         errors[(y == 0) & (p > 0)] = matplotlib_rgb(VERMILION)
         for axis, image in zip(axes[row], (slice_, y, p, errors)):
-            axis.imshow(image, cmap="gray", interpolation="nearest")
-            axis.set(xticks=[], yticks=[])
-            axis.spines[:].set_visible(False)
-        axes[row, 0].set_ylabel(names[row], fontsize=7)
-        axes[row, 2].set_xlabel(f"DSC {score['dsc'][row]:.3f}   JI {score['ji'][row]:.3f}", fontsize=8)
-    for axis, title in zip(
-        axes[0], ("slice", f"{what}: truth", f"{what}: predicted", "green hit, blue missed, red false")
-    ):
+            picture(axis, image, interpolation="nearest")
+        axes[row, 0].set_ylabel(textwrap.fill(names[row], 22), fontsize=7)
+        axes[row, 2].set_xlabel(f"DSC {score['dsc'][row]:.2f}, JI {score['ji'][row]:.2f}", fontsize=8)
+    for axis, title in zip(axes[0], ("slice", f"{what}: truth", "predicted", "errors")):
         axis.set_title(title, fontsize=9)
+    for x, word, colour in ((0, "hit", GREEN), (0.5, "missed", SKY), (1, "false", VERMILION)):
+        axes[-1, 3].text(
+            x, -0.04, word, transform=axes[-1, 3].transAxes, color=INK[colour], fontsize=8, va="top",
+            ha={0: "left", 0.5: "center", 1: "right"}[x],
+        )  # fmt: skip
     return figure
 
 
@@ -102,12 +106,13 @@ def draw_run(record: dict[str, Any], *, slices: str | Path, runs: str | Path = "
     store = read_store(slices, size=record["config"]["size"], progress=False)
     masks, _ = load_masks(folder / "masks.npz")
     truth = getattr(store, TARGETS[record["config"]["target"]])
-    figures = {
-        "history.png": plot_history(record),
-        "cases.png": plot_run_cases(
-            record, ct=store.ct, truth=truth, masks=masks, slice_ids=store.table["slice_id"].tolist()
-        ),
-    }
+    with plt.rc_context(LOOK):
+        figures = {
+            "history.png": plot_history(record),
+            "cases.png": plot_run_cases(
+                record, ct=store.ct, truth=truth, masks=masks, slice_ids=store.table["slice_id"].tolist()
+            ),
+        }
     for name, figure in figures.items():
         figure.savefig(folder / name, dpi=120)
         plt.close(figure)
@@ -127,7 +132,7 @@ def plot_confusion(
     """
     columns = list(dict.fromkeys(name for row in matrices.values() for name in row))
     figure, axes = plt.subplots(
-        len(matrices), len(columns), figsize=(3.1 * len(columns) + 0.4, 2.9 * len(matrices)),
+        len(matrices), len(columns), figsize=(2.2 * len(columns) + 0.3, 2.25 * len(matrices)),
         layout="constrained", squeeze=False,
     )  # fmt: skip
     for row, (mask, by_column) in zip(axes, matrices.items(), strict=True):
@@ -151,8 +156,8 @@ def _confusion(axis: Axes, counts: np.ndarray | None, *, positive: str) -> None:
     tp, fp, fn, tn = np.asarray(counts, dtype=float) / np.sum(counts)
     shares = np.array([[tp, fn], [fp, tn]])
     of_truth = shares / shares.sum(1, keepdims=True)
-    axis.imshow(of_truth, cmap="Blues", vmin=0, vmax=1.15)
     for (i, j), name in np.ndenumerate([["TP", "FN"], ["FP", "TN"]]):
-        colour = "white" if of_truth[i, j] > 0.6 else "0.15"
-        axis.text(j, i - 0.12, f"{name} {of_truth[i, j]:.1%}", ha="center", color=colour, fontsize=12)
-        axis.text(j, i + 0.22, f"{shares[i, j]:.2%} of all", ha="center", color=colour, fontsize=8)
+        tint = 0.04 + 0.4 * of_truth[i, j]
+        axis.add_patch(plt.Rectangle((j - 0.48, i - 0.48), 0.96, 0.96, color=BLUE, alpha=tint, lw=0))
+        axis.text(j, i - 0.1, f"{name} {of_truth[i, j]:.1%}", ha="center", fontsize=10)
+        axis.text(j, i + 0.22, f"{shares[i, j]:.2%} of all", ha="center", fontsize=8)

@@ -10,24 +10,23 @@ from matplotlib.figure import Figure
 
 from replication.evidence.ledger import NOT_RUN
 from replication.evidence.records import Record
-from replication.figures.style import BLUE, STYLES, VERMILION, legend_below, two_across
+from replication.figures.style import BLUE, STYLES, VERMILION, legend_below, name_ends, two_across
 
 
 def plot_history(record: dict[str, Any]) -> Figure:
     """Loss and validation DSC of every epoch of a run, the best epoch marked."""
     history, best = record["fit"]["history"], record["fit"]["best_epoch"]
     epochs = [e["epoch"] for e in history]
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
+    figure, (left, right) = plt.subplots(1, 2, figsize=(6.4, 2.9), layout="constrained")
     left.plot(epochs, [e["train_loss"] for e in history], "o-", color=BLUE, label="training")
     left.plot(epochs, [e["val_loss"] for e in history], "s--", color=VERMILION, label="validation")
-    left.set(title="Loss (Eq. 15)", xlabel="epoch", ylabel="loss")
-    left.legend(frameon=False)
+    left.set(title="Loss (Eq. 15)", xlabel="epoch")
+    name_ends(left)
     right.plot(epochs, [e["val_dsc"] for e in history], "s--", color=VERMILION)
-    right.set(title="Validation DSC, all pixels pooled", xlabel="epoch", ylabel="DSC", ylim=(0, 1))
+    right.set(title="DSC on validation slices", xlabel="epoch", ylim=(0, 1))
     for axis in (left, right):
         axis.axvline(best, color="0.6", lw=1, zorder=0)
         axis.set_xticks(epochs if len(epochs) <= 12 else np.linspace(1, epochs[-1], 8).round().astype(int))
-        axis.spines[["top", "right"]].set_visible(False)
     right.annotate("kept", (best, 0.02), xytext=(3, 0), textcoords="offset points", color="0.4", fontsize=8)
     return figure
 
@@ -76,8 +75,7 @@ def plot_learning(networks: Mapping[str, Mapping[str, Sequence[Record]]]) -> Fig
                 )  # fmt: skip
         axis.set(title=network, xlabel="epoch", ylim=(0, None))
         axis.xaxis.get_major_locator().set_params(integer=True)
-        axis.grid(axis="y", color="0.9", lw=0.8)
-        axis.spines[["top", "right"]].set_visible(False)
+        axis.grid(axis="y")
     for axis in axes[:, 0]:
         axis.set_ylabel("loss (Eq. 15)")
     if not networks:

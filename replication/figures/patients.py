@@ -17,6 +17,7 @@ from replication.evidence.records import Record, slices_of_patients
 from replication.figures.style import (
     BLUE,
     GREEN,
+    PURPLE,
     SKY,
     STYLES,
     VERMILION,
@@ -27,7 +28,7 @@ from replication.figures.style import (
 
 SLICE, PATIENT = (STYLES[p] for p in ("slice", "patient"))  # name, colour, marker
 # Networks that share a panel: colour, marker.
-MANY = ((BLUE, "o"), (VERMILION, "s"), (GREEN, "^"), (SKY, "D"), ("0.2", "v"), ("#CC79A7", "P"))
+MANY = ((BLUE, "o"), (VERMILION, "s"), (GREEN, "^"), (SKY, "D"), ("0.2", "v"), (PURPLE, "P"), ("0.5", "X"))
 
 
 def plot_slice_scores(groups: Mapping[str, Sequence[Record]], *, title: str) -> Figure:
@@ -49,7 +50,7 @@ def plot_slice_scores(groups: Mapping[str, Sequence[Record]], *, title: str) -> 
         if records
     }
     people = sorted({patient for table in found.values() for patient in table["patient"]})
-    figure, axis = plt.subplots(figsize=(8, 0.34 * max(len(people), 3) + 1.2), layout="constrained")
+    figure, axis = plt.subplots(figsize=(6.2, 0.34 * max(len(people), 3) + 1.2), layout="constrained")
     drawn = np.random.default_rng(0)
     for shift, (protocol, table) in zip((-0.17, 0.17), found.items()):
         name, colour, marker = SLICE if protocol == "slice" else PATIENT
@@ -124,7 +125,7 @@ def plot_hard_patients(tables: Mapping[str, pd.DataFrame]) -> Figure:
     people = list(dsc.median(axis=1).sort_values().index)
     slices = {who: int(n) for table in tables.values() for who, n in table["slices"].items()}
     figure, (left, right) = plt.subplots(
-        1, 2, figsize=(9.4, 0.32 * max(len(people), 3) + 1.6), layout="constrained", sharey=True
+        1, 2, figsize=(7.2, 0.32 * max(len(people), 3) + 1.6), layout="constrained", sharey=True
     )
     right.axvline(1, color="0.6", lw=1)
     for (network, table), (colour, marker) in zip(tables.items(), cycle(MANY)):
@@ -135,10 +136,9 @@ def plot_hard_patients(tables: Mapping[str, pd.DataFrame]) -> Figure:
             )  # fmt: skip
     people_axis(left, [f"{who} ({slices[who]})" for who in people])
     left.set(xlabel="DSC of a patient")
-    right.set(xscale="log", xlabel="area marked, as a multiple of the area annotated")
+    right.set(xscale="log", xlabel="area marked / area annotated")
     right.xaxis.set_major_formatter("{x:g}")
-    right.grid(axis="x", color="0.9", lw=0.8)
-    right.spines[["top", "right"]].set_visible(False)
+    right.grid(axis="x")
     right.tick_params(left=False)
     legend_below(figure, left)
     return figure
@@ -151,7 +151,7 @@ def plot_contrast(tables: Mapping[str, pd.DataFrame], contrast: pd.DataFrame) ->
         tables: by network, `leakage.patient_scores`.
         contrast: see `contrast.read_contrast`.
     """
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9.4, 4.2), layout="constrained")
+    figure, (left, right) = plt.subplots(1, 2, figsize=(7.2, 3.9), layout="constrained")
     for (network, table), (colour, marker) in zip(tables.items(), cycle(MANY)):
         of = contrast.reindex(table.index)
         style = {"color": colour, "mfc": "none", "mew": 1.4, "ls": "none", "label": network}
@@ -164,13 +164,11 @@ def plot_contrast(tables: Mapping[str, pd.DataFrame], contrast: pd.DataFrame) ->
         xlabel="area annotated, of the lung’s",
         ylabel="area marked, of the lung’s",
     )
-    right.set(xlabel="chance that infected is brighter than healthy", ylabel="DSC of a patient", ylim=(0, 1))
+    right.set(xlabel="chance that infected is brighter", ylabel="DSC of a patient", ylim=(0, 1))
     for axis in (left.xaxis, left.yaxis):
         axis.set_major_formatter(lambda x, _: f"{x:.1%}" if x < 0.01 else f"{x:.0%}")
     for axis in (left, right):
-        axis.grid(color="0.92", lw=0.8)
-        axis.set_axisbelow(True)
-        axis.spines[["top", "right"]].set_visible(False)
+        axis.grid()
         if not tables:
             axis.text(0.5, 0.5, NOT_RUN, transform=axis.transAxes, ha="center", color="0.35")
     if tables:

@@ -13,7 +13,7 @@ from replication.evidence.estimates import Ours, parameters
 from replication.evidence.ledger import NOT_RUN, paper_numbers
 from replication.evidence.tables import our_records
 from replication.evidence.verdicts import printed
-from replication.figures.style import FULL, STYLES
+from replication.figures.style import FULL, STYLES, legend_below
 
 
 def styles_of(scores: pd.DataFrame) -> dict[str, tuple[str, str, str]]:
@@ -22,7 +22,6 @@ def styles_of(scores: pd.DataFrame) -> dict[str, tuple[str, str, str]]:
 
 
 def _clean(axis: Axes, *, anything: bool) -> None:
-    axis.spines[["top", "right"]].set_visible(False)
     if not anything:
         axis.text(
             0.98, 0.04, f"ours: {NOT_RUN}", transform=axis.transAxes, color="0.35", ha="right", fontsize=9
@@ -36,7 +35,12 @@ def plot_arms(scores: pd.DataFrame, *, metric: str = "DSC") -> Figure:
     """
     kinds = list(dict.fromkeys(scores.index.get_level_values("segmentation")))
     figure, axes = plt.subplots(
-        1, len(kinds), figsize=(4.6 * len(kinds) + 1.2, 3.8), layout="constrained", sharey=True, squeeze=False
+        1,
+        len(kinds),
+        figsize=(3.1 * len(kinds) + (3 if len(kinds) == 1 else 0.6), 3.6),
+        layout="constrained",
+        sharey=True,
+        squeeze=False,
     )
     for axis, kind in zip(axes[0], kinds):
         chosen = scores.xs(kind, level="segmentation")
@@ -52,14 +56,7 @@ def plot_arms(scores: pd.DataFrame, *, metric: str = "DSC") -> Figure:
         axis.set_xticks(range(len(rows)), rows)
         axis.set_xlim(-0.4, len(rows) - 0.6)
         _clean(axis, anything=chosen[["slice", "patient"]].notna().any(axis=None))
-    # Below the panels: no corner of them is free of points in every table.
-    figure.legend(
-        *axes[0, 0].get_legend_handles_labels(),
-        frameon=False,
-        fontsize=8,
-        loc="outside lower center",
-        ncols=2,
-    )
+    legend_below(figure, axes[0, 0])  # no corner of the panels is free of points in every table
     return figure
 
 
@@ -73,7 +70,7 @@ def plot_parameters(results: str | Path | Ours, *, profile: str | None = None) -
         "slice": lines["run"].map(parameters),
     }
     counts["patient"] = counts["full"] = counts["slice"]
-    figure, axis = plt.subplots(figsize=(7.5, 3.8), layout="constrained")
+    figure, axis = plt.subplots(figsize=(6.4, 3.8), layout="constrained")
     shown = styles_of(scores)
     for column, (label, colour, marker) in shown.items():
         axis.plot(counts[column], scores[column], marker, color=colour, label=label)
@@ -89,7 +86,7 @@ def plot_parameters(results: str | Path | Ours, *, profile: str | None = None) -
         offset, side = beside.get(name, ((0, 6), "center"))
         axis.annotate(name, theirs, xytext=offset, textcoords="offset points", fontsize=8, ha=side)
     axis.set(xscale="log", xlabel="parameters", ylabel="DSC, infection", ylim=(0, 1.02))
-    axis.legend(frameon=False, fontsize=8, loc="lower left")
+    axis.legend(loc="lower left")
     _clean(axis, anything=scores[["slice", "patient"]].notna().any(axis=None))
     return figure
 
@@ -106,7 +103,7 @@ def plot_rows(rows: pd.DataFrame) -> Figure:
         .ne(pd.Series(rows.index.get_level_values("table")).shift().to_numpy())
     )
     heights = np.arange(len(rows)) + np.cumsum(gaps.to_numpy()) - 1
-    figure, axis = plt.subplots(figsize=(8, 0.32 * len(rows) + 2.0), layout="constrained")
+    figure, axis = plt.subplots(figsize=(6.2, 0.3 * len(rows) + 1.6), layout="constrained")
     for y, (_, row) in zip(heights, rows.iterrows(), strict=True):
         reached = row[["slice", "patient", "full"]].astype(float).dropna()
         if len(reached):
@@ -131,10 +128,6 @@ def plot_rows(rows: pd.DataFrame) -> Figure:
         ylabel="Table and row",
     )
     axis.set_xticks(np.arange(0, 1.01, 0.2))
-    axis.grid(axis="x", color="0.92", lw=0.8)
-    axis.set_axisbelow(True)
-    axis.spines[["top", "right"]].set_visible(False)
-    figure.legend(
-        *axis.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=8
-    )
+    axis.grid(axis="x")
+    legend_below(figure, axis)
     return figure

@@ -27,9 +27,9 @@ def problems(notebook: dict) -> list[str]:
                 r"(/home/|/root/|/Users/|/tmp/|site-packages|[A-Z]:\\\\)", json.dumps(output.get("text", ""))
             ):
                 found.append(f"shows a path of one machine: {''.join(output['text'])[:80]}")
-            if "image/png" in output.get("data", {}) and not cell["metadata"].get("mystnb", {}).get(
-                "image", {}
-            ).get("alt"):
+            if {"image/png", "image/svg+xml"} & {*output.get("data", {})} and not cell["metadata"].get(
+                "mystnb", {}
+            ).get("image", {}).get("alt"):
                 found.append(f"a figure without alt text: {''.join(cell['source'])[:60]}")
         wide = [line for line in "".join(cell["source"]).splitlines() if len(line) > WIDEST]
         if wide and cell.get("id") != "first-cell":
