@@ -304,3 +304,31 @@ def test_a_slider_moves_by_key_and_a_dot_tells_its_record(views: dict[str, View]
     page.emulate_media(media="print")
     assert page.locator("#explore-pooling .control").is_hidden()
     page.emulate_media(media="screen")
+
+
+LEADS = [page for page in PAGES if page.startswith("notebooks/") and page != "notebooks/13_ledger"]  # which has none
+FIGURE = "() => document.querySelector('svg.figure, .cell_output img').getBoundingClientRect()"
+
+
+def test_each_chapter_shows_its_figure_on_the_first_screen(views: dict[str, View]) -> None:
+    """Two thirds down, at the latest: of what follows enough is seen to be read."""
+    tops = {name: views["1280 light"].open(f"{name}.html").evaluate(f"{FIGURE}")["top"] for name in LEADS}
+    assert {name: top for name, top in tops.items() if top > WIDE[1] * 2 / 3} == {}
+
+
+def test_a_figure_is_as_dark_as_its_page_and_its_words_are_seen(views: dict[str, View]) -> None:
+    colours = """() => { const f = document.querySelector('svg.figure'); return [
+      getComputedStyle(f.querySelector('path')).fill, getComputedStyle(document.body).backgroundColor,
+      getComputedStyle(f.querySelector('text')).fill, getComputedStyle(document.body).color]; }"""
+    for setting in ("1280 light", "1280 dark"):
+        ground, page, ink, text = views[setting].open("notebooks/15_verdict.html").evaluate(colours)
+        assert (ground, ink) == (page, text), setting
+
+
+def test_a_picture_fits_a_phone_or_scrolls_by_itself(views: dict[str, View]) -> None:
+    wide = """() => [...document.querySelectorAll('svg.figure')].filter(f => f.getBoundingClientRect().width
+      > f.closest('.cell_output').clientWidth + 1).map(f => f.ariaLabel)"""
+    found = [f for name in LEADS for f in views["400 light"].open(f"{name}.html").evaluate(wide)]
+    assert len(found) <= 8, found  # of 47: those of two panels by patient or seven inches
+    verdict = views["400 light"].open("notebooks/15_verdict.html").evaluate(wide)
+    assert verdict == []
