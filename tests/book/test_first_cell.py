@@ -111,8 +111,8 @@ def test_it_needs_what_the_notebooks_and_chslib_import() -> None:
             imported |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and not node.level:
             imported.add(node.module.split(".")[0])
-    # Every kernel has IPython, and a torch for a GPU brings Triton along.
-    given = {*sys.stdlib_module_names, "chslib", "replication", "IPython", "triton"}
+    # Every kernel has IPython and matplotlib-inline, and a torch for a GPU brings Triton along.
+    given = {*sys.stdlib_module_names, "chslib", "replication", "IPython", "matplotlib_inline", "triton"}
     others = imported - given
     assert {IMPORTED_AS.get(name, name) for name in others} == set(NEEDED)
 
