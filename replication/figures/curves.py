@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from replication.evidence.ledger import NOT_RUN
 from replication.evidence.records import Record
-from replication.figures.style import BLUE, STYLES, VERMILION, legend_below, name_ends, two_across
+from replication.figures.style import BLUE, STYLES, legend_below, name_ends, two_across
 
 
 def plot_history(record: dict[str, Any]) -> Figure:
@@ -19,10 +19,10 @@ def plot_history(record: dict[str, Any]) -> Figure:
     epochs = [e["epoch"] for e in history]
     figure, (left, right) = plt.subplots(1, 2, figsize=(6.4, 2.9), layout="constrained")
     left.plot(epochs, [e["train_loss"] for e in history], "o-", color=BLUE, label="training")
-    left.plot(epochs, [e["val_loss"] for e in history], "s--", color=VERMILION, label="validation")
+    left.plot(epochs, [e["val_loss"] for e in history], "o--", color=BLUE, mfc="white", label="validation")
     left.set(title="Loss (Eq. 15)", xlabel="epoch")
     name_ends(left)
-    right.plot(epochs, [e["val_dsc"] for e in history], "s--", color=VERMILION)
+    right.plot(epochs, [e["val_dsc"] for e in history], "o--", color=BLUE, mfc="white")
     right.set(title="DSC on validation slices", xlabel="epoch", ylim=(0, 1))
     for axis in (left, right):
         axis.axvline(best, color="0.6", lw=1, zorder=0)
