@@ -50,13 +50,13 @@ def plot_cases(
         errors[(y == 0) & (p > 0)] = matplotlib_rgb(VERMILION)
         for axis, image in zip(axes[row], (slice_, y, p, errors)):
             picture(axis, image, interpolation="nearest")
-        axes[row, 0].set_ylabel(textwrap.fill(names[row], 22), fontsize=7)
-        axes[row, 2].set_xlabel(f"DSC {score['dsc'][row]:.2f}, JI {score['ji'][row]:.2f}", fontsize=8)
+        axes[row, 0].set_ylabel(textwrap.fill(names[row], 22), fontsize=8)
+        axes[row, 2].set_xlabel(f"DSC {score['dsc'][row]:.2f}, JI {score['ji'][row]:.2f}", fontsize=9)
     for axis, title in zip(axes[0], ("slice", f"{what}: truth", "predicted", "errors")):
         axis.set_title(title, fontsize=9)
     for x, word, colour in ((0, "hit", GREEN), (0.5, "missed", SKY), (1, "false", VERMILION)):
         axes[-1, 3].text(
-            x, -0.04, word, transform=axes[-1, 3].transAxes, color=INK[colour], fontsize=8, va="top",
+            x, -0.04, word, transform=axes[-1, 3].transAxes, color=INK[colour], fontsize=9, va="top",
             ha={0: "left", 0.5: "center", 1: "right"}[x],
         )  # fmt: skip
     return figure
@@ -160,4 +160,4 @@ def _confusion(axis: Axes, counts: np.ndarray | None, *, positive: str) -> None:
         tint = 0.04 + 0.4 * of_truth[i, j]
         axis.add_patch(plt.Rectangle((j - 0.48, i - 0.48), 0.96, 0.96, color=BLUE, alpha=tint, lw=0))
         axis.text(j, i - 0.1, f"{name} {of_truth[i, j]:.1%}", ha="center", fontsize=10)
-        axis.text(j, i + 0.22, f"{shares[i, j]:.2%} of all", ha="center", fontsize=8)
+        axis.text(j, i + 0.22, f"{shares[i, j]:.2%} of all", ha="center", fontsize=9)

@@ -27,7 +27,7 @@ def plot_history(record: dict[str, Any]) -> Figure:
     for axis in (left, right):
         axis.axvline(best, color="0.6", lw=1, zorder=0)
         axis.set_xticks(epochs if len(epochs) <= 12 else np.linspace(1, epochs[-1], 8).round().astype(int))
-    right.annotate("kept", (best, 0.02), xytext=(3, 0), textcoords="offset points", color="0.4", fontsize=8)
+    right.annotate("kept", (best, 0.02), xytext=(3, 0), textcoords="offset points", color="0.4", fontsize=9)
     return figure
 
 

@@ -53,7 +53,7 @@ def plot_arms(scores: pd.DataFrame, *, metric: str = "DSC") -> Figure:
                 fmt=marker, color=colour, label=label, capsize=3, ls="-" if column == "paper" else ":", lw=1,
             )  # fmt: skip
         axis.set(title=kind, ylim=(0, 1.02), ylabel=metric if axis is axes[0, 0] else None)
-        axis.set_xticks(range(len(rows)), rows)
+        axis.set_xticks(range(len(rows)), rows, fontsize=9)
         axis.set_xlim(-0.4, len(rows) - 0.6)
         _clean(axis, anything=chosen[["slice", "patient"]].notna().any(axis=None))
     legend_below(figure, axes[0, 0])  # no corner of the panels is free of points in every table
@@ -84,7 +84,7 @@ def plot_parameters(results: str | Path | Ours, *, profile: str | None = None) -
             axis.plot([theirs[0], counts["slice"][row]], [theirs[1], height], color="0.8", lw=0.8, zorder=0)
         name = row.split(" [")[0].split("+RAIU")[0]
         offset, side = beside.get(name, ((0, 6), "center"))
-        axis.annotate(name, theirs, xytext=offset, textcoords="offset points", fontsize=8, ha=side)
+        axis.annotate(name, theirs, xytext=offset, textcoords="offset points", fontsize=9, ha=side)
     axis.set(xscale="log", xlabel="parameters", ylabel="DSC, infection", ylim=(0, 1.02))
     axis.legend(loc="lower left")
     _clean(axis, anything=scores[["slice", "patient"]].notna().any(axis=None))
@@ -110,7 +110,7 @@ def plot_rows(rows: pd.DataFrame) -> Figure:
             values = [row["paper"], *reached]
             axis.plot([min(values), max(values)], [y, y], color="0.82", lw=1.2, zorder=0)
         else:
-            axis.text(1.03, y, NOT_RUN, va="center", fontsize=8, color="0.35")
+            axis.text(1.03, y, NOT_RUN, va="center", fontsize=9, color="0.35")
     for column, (name, colour, marker) in styles_of(rows).items():
         axis.plot(rows[column].astype(float), heights, marker, color=colour, ls="none", label=name)
     labels = [
@@ -119,7 +119,7 @@ def plot_rows(rows: pd.DataFrame) -> Figure:
     axis.set_yticks(
         heights,
         [f"{table.removeprefix('Table ')}  {label}" for (table, _), label in zip(rows.index, labels)],
-        fontsize=8,
+        fontsize=9,
     )
     axis.set(
         xlim=(0, 1.12),

@@ -15,6 +15,7 @@ BLUE, SKY, GREEN, VERMILION, PURPLE = "#0072B2", "#56B4E9", "#009E73", "#D55E00"
 # The same for words, dark enough on white. book/sphinx_figures.py gives either theme its own.
 INK = {SKY: "#2B7CAB", GREEN: "#007A5A", VERMILION: "#B34D00", PURPLE: "#A0457A"}
 LOOK = {
+    "font.size": 11,
     "svg.fonttype": "none",  # words stay words
     "font.sans-serif": ["DejaVu Sans", "sans-serif"],
     "svg.hashsalt": "chs-net",  # the same figure is the same file
@@ -101,7 +102,7 @@ def legend_below(figure: Figure, axis: Axes) -> Legend:
 
 def people_axis(axis: Axes, people: Sequence[str]) -> None:
     """Name one patient a row on a score's axis, the first on top."""
-    axis.set_yticks(range(len(people)), people, fontsize=8)
+    axis.set_yticks(range(len(people)), people, fontsize=9)
     axis.set(xlim=(-0.02, 1.02), ylim=(len(people) - 0.4, -0.6))
     axis.grid(axis="x")
     if not people:

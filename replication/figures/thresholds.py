@@ -60,7 +60,7 @@ def plot_precision_recall(records: dict[str, dict[str, Any]]) -> Figure:
         recall = np.linspace(dsc / (2 - dsc), 1, 200)  # from where the precision is 1
         precision = dsc * recall / (2 * recall - dsc)
         axis.plot(recall, precision, color="0.85", lw=1, zorder=0)
-        axis.text(recall[-1], precision[-1], f" DSC {dsc:g}", fontsize=8, color="0.45", va="center")
+        axis.text(recall[-1], precision[-1], f" DSC {dsc:g}", fontsize=9, color="0.45", va="center")
     looks = ((BLUE, "-"), (GREEN, "-"), (GREEN, "--"), (GREEN, ":"))
     for (name, record), (colour, line) in zip(records.items(), looks, strict=False):
         of = scores(pooled(record, "test"))
