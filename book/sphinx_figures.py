@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from docutils import nodes
-from sphinx.transforms import SphinxTransform
+from docutils.transforms import Transform
 
 HUES = {  # as in replication/figures/style.py -> variable of chs.css
     "#0072b2": "blue", "#56b4e9": "sky", "#009e73": "green", "#d55e00": "vermilion", "#cc79a7": "purple",
@@ -55,14 +55,14 @@ def inline(svg: str, *, alt: str) -> str:
     return re.sub(r"\s*\n\s*", "\n", svg).strip()
 
 
-class Inline(SphinxTransform):
+class Inline(Transform):
     """Put the figures of a page in the place of the references to them, before images are collected."""
 
     default_priority = 900
 
     def apply(self, **_: Any) -> None:
         for node in list(self.document.findall(nodes.image)):
-            path = Path(self.app.srcdir, node["uri"].lstrip("/"))
+            path = Path(self.document.settings.env.srcdir, node["uri"].lstrip("/"))
             if path.suffix == ".svg" and "jupyter_execute" in path.parts and path.is_file():
                 text = inline(path.read_text("utf-8"), alt=node.get("alt", ""))
                 node.replace_self(nodes.raw("", text, format="html"))
