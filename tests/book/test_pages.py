@@ -306,7 +306,9 @@ def test_a_slider_moves_by_key_and_a_dot_tells_its_record(views: dict[str, View]
     page.emulate_media(media="screen")
 
 
-LEADS = [page for page in PAGES if page.startswith("notebooks/") and page != "notebooks/13_ledger"]  # which has none
+LEADS = [
+    page for page in PAGES if page.startswith("notebooks/") and page != "notebooks/13_ledger"
+]  # which has none
 FIGURE = "() => document.querySelector('svg.figure, .cell_output img').getBoundingClientRect()"
 
 
