@@ -321,10 +321,11 @@ def test_each_chapter_shows_its_figure_on_the_first_screen(views: dict[str, View
 def test_a_figure_is_as_dark_as_its_page_and_its_words_are_seen(views: dict[str, View]) -> None:
     colours = """() => { const f = document.querySelector('svg.figure'); return [
       getComputedStyle(f.querySelector('path')).fill, getComputedStyle(document.body).backgroundColor,
-      getComputedStyle(f.querySelector('text')).fill, getComputedStyle(document.body).color]; }"""
+      getComputedStyle(f.querySelector('text')).fill, getComputedStyle(document.body).color, getComputedStyle(f).fill]; }"""
     for setting in ("1280 light", "1280 dark"):
-        ground, page, ink, text = views[setting].open("notebooks/15_verdict.html").evaluate(colours)
+        ground, page, ink, text, rest = views[setting].open("notebooks/15_verdict.html").evaluate(colours)
         assert (ground, ink) == (page, text), setting
+        assert rest == text, "black marks have no fill of their own, and would stay black"
 
 
 def test_a_picture_fits_a_phone_or_scrolls_by_itself(views: dict[str, View]) -> None:
