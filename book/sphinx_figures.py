@@ -42,8 +42,8 @@ def inline(svg: str, *, alt: str) -> str:
     # Its own style sheet would be the whole page's, and its words are set in the page's letters.
     svg = re.sub(r"<(metadata|style).*?</\1>|<!--.*?-->", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     svg = re.sub(r" font-family: [^;\"]*;?", "", svg)
-    size = re.search(r'width="([\d.]+)pt" height="[\d.]+pt"', svg)
-    wide = f"{float(size[1]) * 4 / 3:.0f}px" if size else "100%"
+    size = re.search(r' width="([\d.]+)pt" height="[\d.]+pt"', svg)  # of matplotlib: 72 points are 96 pixels
+    wide = f"{float(size[1]) * 96 / 72:.0f}px"
     # An identifier is unique in a page: those that nothing refers to go, the others get the figure's own prefix.
     mark = "f" + hashlib.sha256(svg.encode()).hexdigest()[:8] + "-"
     referred = set(REFERRED.findall(svg))
@@ -51,7 +51,7 @@ def inline(svg: str, *, alt: str) -> str:
     svg = re.sub(r'(url\(|xlink:href=")#', rf"\g<1>#{mark}", svg)
     svg = COLOUR.sub(lambda m: m[1] + themed(m[2]), svg)
     head = f'<svg class="figure" role="img" aria-label="{html.escape(alt)}" style="--wide: {wide}"'
-    svg = svg.replace(size[0] if size else "", "", 1).replace("<svg", head, 1)
+    svg = svg.replace(size[0], "", 1).replace("<svg", head, 1)
     return re.sub(r"\s*\n\s*", "\n", svg).strip()
 
 

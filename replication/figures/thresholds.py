@@ -21,6 +21,11 @@ FAMILIES = {
 }
 
 
+def _family(record: dict[str, Any]) -> tuple[str, str]:
+    arm = RUNS[record["run"]].arm
+    return FAMILIES.get(arm, (arm, "0.4"))
+
+
 def plot_thresholds(records: list[dict[str, Any]]) -> Figure:
     """Test DSC against the threshold, a line a run; filled: chosen on validation, hollow: 0.5.
 
@@ -32,8 +37,7 @@ def plot_thresholds(records: list[dict[str, Any]]) -> Figure:
     for axis, (protocol, title) in zip(axes, (("slice", "random slices"), ("patient", "new patients"))):
         shown = [record for record in records if RUNS[record["run"]].protocol == protocol]
         for record in shown:
-            arm = RUNS[record["run"]].arm
-            name, colour = FAMILIES.get(arm, (arm, "0.4"))
+            name, colour = _family(record)
             ladder, dsc = np.array(record["ladder"]), scores(pooled(record, "test"))["dsc"]
             (named[name],) = axis.plot(ladder, dsc, color=colour, lw=1.2, alpha=0.8)
             at, usual = chosen(record), record["ladder"].index(0.5)
@@ -61,10 +65,10 @@ def plot_precision_recall(records: dict[str, dict[str, Any]]) -> Figure:
         precision = dsc * recall / (2 * recall - dsc)
         axis.plot(recall, precision, color="0.85", lw=1, zorder=0)
         axis.text(recall[-1], precision[-1], f" DSC {dsc:g}", fontsize=9, color="0.45", va="center")
-    looks = ((BLUE, "-"), (GREEN, "-"), (GREEN, "--"), (GREEN, ":"))
-    for (name, record), (colour, line) in zip(records.items(), looks, strict=False):
+    for name, record in records.items():
+        _, colour = _family(record)
         of = scores(pooled(record, "test"))
-        axis.plot(of["recall"], of["precision"], line, color=colour, lw=1.8)
+        axis.plot(of["recall"], of["precision"], color=colour, lw=1.8)
         usual = record["ladder"].index(0.5)
         axis.plot(of["recall"][usual], of["precision"][usual], "o", mfc="white", color=colour, ms=6)
         axis.annotate(
