@@ -4,7 +4,7 @@
 
 The list (`LIST`) stands in the order of its worth; what has a record under --results is done. Records are
 written as their runs end. Behind the last one the folder --out holds records, logs, predictions and
-half-precision weights, in at most 8 archives of 16 MiB. It imports what training needs and nothing else.
+half-precision weights in at most 7 archives of 16 MiB, and became.json. It imports what training needs and nothing else.
 """
 
 import argparse
@@ -37,7 +37,7 @@ LIST = (  # what is wanted of full size, the most telling first
 FIRST_EPOCH = 60.0  # seconds that an architecture's first run is thought to take to compile and capture
 EPOCH = 4.0  # seconds an epoch is thought to take before one was measured
 ENDING = 12.0  # seconds for predictions, record and weights of a run
-FILES, BYTES = 8, 16 * 2**20  # that come back
+FILES, BYTES = 8, 16 * 2**20  # that come back: 7 archives, and what became of each run
 
 
 def say(started: float, words: str) -> None:
@@ -132,12 +132,13 @@ def _parts(files: list[Path], root: Path) -> Iterator[list[Path]]:
         yield group
 
 
-def pack(out: Path, *, results: Path, runs: Path, profile: str) -> list[Path]:
-    """Write what comes back: records first, then predictions, then weights; at most `FILES` archives.
+def pack(out: Path, became: dict[str, str], *, results: Path, runs: Path, profile: str) -> list[Path]:
+    """Write what comes back, at most `FILES` files: became.json, then records, predictions and weights in archives.
 
     What no longer fits is named in the last line printed; nothing is cut in two.
     """
     out.mkdir(parents=True, exist_ok=True)
+    (out / "became.json").write_text(json.dumps(became, indent=1) + "\n")
     records = sorted((results / profile).glob("*.json"))
     masks = [path for r in records if (path := runs / profile / r.stem / "masks.npz").is_file()]
     weights = sorted((runs / "weights" / profile).glob("*"))
@@ -148,7 +149,7 @@ def pack(out: Path, *, results: Path, runs: Path, profile: str) -> list[Path]:
         ("weights", weights, runs),
     ):
         for k, group in enumerate(_parts(files, root)):
-            if len(packed) == FILES:
+            if len(packed) == FILES - 1:
                 print(f"left out: {', '.join(p.relative_to(root).as_posix() for p in group)}", flush=True)
                 continue
             packed.append(out / f"{kind}{k}.tar")
@@ -179,11 +180,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    for path in pack(
-        options.out, results=Path(options.results), runs=Path(options.runs), profile=options.profile
-    ):
+    where = {"results": Path(options.results), "runs": Path(options.runs), "profile": options.profile}
+    for path in pack(options.out, became, **where):
         print(f"{path}: {path.stat().st_size / 2**20:.1f} MiB")
-    (options.out / "became.json").write_text(json.dumps(became, indent=1) + "\n")
     for name, state in became.items():
         print(f"{name:44} {state}")
     return int(any(state.startswith("failed") for state in became.values()))

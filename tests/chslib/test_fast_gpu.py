@@ -1,4 +1,4 @@
-"""The GPU's kernels, run on a CPU by Triton's interpreter, against the plain forms of torch."""
+"""The GPU's kernels without a GPU: run by Triton's interpreter, against the plain forms of torch, and compiled."""
 
 import os
 import subprocess
@@ -68,18 +68,38 @@ for mine, plain in zip(*found):
     torch.testing.assert_close(mine, plain, atol=3e-5, rtol=3e-4)
 """
 
+# To a GPU's own code, which the interpreter never makes: it takes what the compiler does not.
+COMPILED = """
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+import triton
+from chslib.fast import gpu
+maps = dict.fromkeys(("x", "y", "w", "g", "gx"), "*bf16") | {"out": "*fp32", "where": "*u8"}
+for kernel, sizes in (
+    (gpu._convolve, {"K": 3}), (gpu._weight_gradient, {"K": 3, "KK": 16}), (gpu._maximum, {}), (gpu._maximum_gradient, {}),
+):
+    sizes = sizes | {"BP": 64, "BC": 32}
+    kinds = {name: "constexpr" if name in sizes else maps.get(name, "i32") for name in kernel.arg_names}
+    made = triton.compile(ASTSource(kernel, kinds, constexprs=sizes), target=GPUTarget("cuda", 90, 32))
+    assert made.asm["cubin"], kernel.__name__
+"""
 
-def interpreted(code: str) -> None:
+
+def works(code: str, **environment: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True,
-        env=os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
+        env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
 
 
 def test_kernels_are_the_plain_operations_with_their_gradients():
-    interpreted(KERNELS)
+    works(KERNELS, TRITON_INTERPRET="1")
 
 
 def test_a_network_of_kernels_is_the_plain_one():
-    interpreted(NETWORK)
+    works(NETWORK, TRITON_INTERPRET="1")
+
+
+def test_kernels_compile_for_an_h100(tmp_path):
+    works(COMPILED, TRITON_CACHE_DIR=str(tmp_path))

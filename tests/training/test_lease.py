@@ -90,7 +90,7 @@ def test_what_a_run_needs_follows_the_epochs_that_were_measured():
 
 def test_archives_stay_below_their_limit_and_what_is_over_is_named(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(lease, "BYTES", 60_000)
-    monkeypatch.setattr(lease, "FILES", 3)
+    monkeypatch.setattr(lease, "FILES", 4)
     for k in range(5):
         for path, size in (
             (tmp_path / f"results/p/r{k}.json", 100),
@@ -98,7 +98,10 @@ def test_archives_stay_below_their_limit_and_what_is_over_is_named(tmp_path, mon
         ):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(b"x" * size)
-    packed = lease.pack(tmp_path / "out", results=tmp_path / "results", runs=tmp_path / "runs", profile="p")
+    packed = lease.pack(
+        tmp_path / "out", {"r0": "done"}, results=tmp_path / "results", runs=tmp_path / "runs", profile="p"
+    )
+    assert len(list((tmp_path / "out").iterdir())) == 4
     assert [p.name for p in packed] == ["records0.tar", "masks0.tar", "masks1.tar"]
     assert all(p.stat().st_size <= 60_000 for p in packed)
     assert capsys.readouterr().out.strip() == "left out: p/r4/masks.npz"
