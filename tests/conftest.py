@@ -1,6 +1,7 @@
 """What several test files share: a slice store drawn on the spot, modules with lived-in norms, the book."""
 
 import csv
+import fcntl
 import os
 import shutil
 import subprocess
@@ -98,7 +99,17 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
     if standing := os.environ.get("CHS_BOOK"):
         return Path(standing)
-    out = tmp_path_factory.mktemp("book")
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return build_book(tmp_path_factory.mktemp("book"))
+    shared = tmp_path_factory.getbasetemp().parent / "book"  # of all workers; the first that comes builds it
+    with open(f"{shared}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # until it is closed
+        index = shared / "_build/html/index.html"
+        return index.parent if index.is_file() else build_book(shared)
+
+
+def build_book(out: Path) -> Path:
+    """Build the committed notebooks' book without a network; the folder of its HTML."""
     nowhere = "http://127.0.0.1:9"  # a request to any other host fails, and -W reports it
     offline = {f"{scheme}_proxy": nowhere for scheme in ("http", "https", "HTTP", "HTTPS")}
     command = [sys.executable, str(ROOT / "book/build.py"), "--out", str(out)]

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import re
+import shutil
 import subprocess
 import sys
 from importlib.metadata import version
@@ -32,16 +33,21 @@ build, run_status, sphinx_chs = load("build"), load("run_status"), load("sphinx_
 
 
 def test_a_repository_switches_the_buttons_on_and_none_leaves_them_out(tmp_path: Path) -> None:
-    build.stage(ROOT, tmp_path / "without")
+    root = tmp_path / "root"  # pages without numbers, which take long to fill in
+    (root / "book").mkdir(parents=True)
+    (root / "book/intro.md").write_text("# A page")
+    (root / "_toc.yml").write_text("format: jb-book\nroot: book/intro\n")
+    shutil.copy(ROOT / "_config.yml", root)
+    build.stage(root, tmp_path / "without")
     config = yaml.safe_load((tmp_path / "without/_config.yml").read_text(encoding="utf-8"))
     assert "launch_buttons" not in config and "repository" not in config
-    build.stage(ROOT, tmp_path / "with", repository="owner/name", branch="dev")
+    build.stage(root, tmp_path / "with", repository="owner/name", branch="dev")
     config = yaml.safe_load((tmp_path / "with/_config.yml").read_text(encoding="utf-8"))
     assert config["repository"] == {"url": "https://github.com/owner/name", "branch": "dev"}
     assert {"colab_url", "binderhub_url"} <= config["launch_buttons"].keys()
     for wrong in ("https://github.com/owner/name", "name", "owner/name/tree"):
         with pytest.raises(ValueError, match="expected OWNER/NAME"):
-            build.stage(ROOT, tmp_path / "wrong", repository=wrong)
+            build.stage(root, tmp_path / "wrong", repository=wrong)
 
 
 @pytest.mark.parametrize(

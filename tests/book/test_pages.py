@@ -29,6 +29,7 @@ FLAGS = (
 )  # fmt: skip
 WIDE, NARROW = (1280, 900), (400, 800)
 SETTINGS = [(size, theme) for size in (WIDE, NARROW) for theme in ("light", "dark")]
+WITH_AXE = ("1280 light", "400 dark")  # both widths and both themes, in half the time of all four
 AXE = files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="utf-8")
 
 
@@ -179,14 +180,43 @@ def axe(page: Page) -> list[str]:
     return page.evaluate(AXE_RUN)
 
 
+# Chapters that draw; the ledger is tables.
+LEADS = [page for page in PAGES if page.startswith("notebooks/") and page != "notebooks/13_ledger"]
+TOP = "() => document.querySelector('svg.figure, .cell_output img').getBoundingClientRect().top"
+LOADED = "() => [location.href, ...performance.getEntriesByType('resource').map(e => e.name)]"
+
+
+@functools.cache
+def sent(path: Path) -> int:
+    """Bytes that a server sends of a file: compressed where it compresses."""
+    content = path.read_bytes()
+    return len(gzip.compress(content, 6)) if path.suffix in (".html", ".js", ".css") else len(content)
+
+
+def first_sight(page: Page, name: str, built: Path) -> list[str]:
+    """What is wrong with a page's weight, at most 1.5 MB, and with the place of a chapter's first figure:
+    two thirds down the screen, at the latest, for enough of what follows to be seen."""
+    found = []
+    paths = {urlsplit(url).path.lstrip("/") for url in page.evaluate(LOADED) if url.startswith("http")}
+    found += [f"the theme's script of icons: {path}" for path in paths if path.endswith("fontawesome.js")]
+    if (size := sum(sent(built / path) for path in paths)) > 1_500_000:
+        found.append(f"{size} bytes")
+    if name in LEADS and (top := page.evaluate(TOP)) > WIDE[1] * 2 / 3:
+        found.append(f"the first figure begins {top:.0f} pixels down")
+    return found
+
+
 @pytest.mark.parametrize("name", PAGES)
-def test_a_page_is_sound_at_every_width_and_in_both_themes(name: str, views: dict[str, View]) -> None:
+def test_a_page_is_sound_at_every_width_and_in_both_themes(
+    name: str, views: dict[str, View], built: Path
+) -> None:
     found = {}
     for setting, view in views.items():
         page = view.open(f"{name}.html")
         theme = page.evaluate("() => document.documentElement.dataset.theme")
-        problems = page.evaluate(LOOK) + axe(page) + view.troubles
-        found[setting] = problems + ([] if theme in setting else [f"theme {theme}"])
+        problems = page.evaluate(LOOK) + view.troubles + ([] if theme in setting else [f"theme {theme}"])
+        problems += first_sight(page, name, built) if setting == "1280 light" else []
+        found[setting] = problems + (axe(page) if setting in WITH_AXE else [])
     assert {setting: problems for setting, problems in found.items() if problems} == {}
 
 
@@ -270,24 +300,6 @@ def test_the_theme_button_switches_and_is_remembered(views: dict[str, View]) -> 
     page.evaluate("() => localStorage.clear()")
 
 
-def test_no_page_is_heavy(views: dict[str, View], built: Path) -> None:
-    """What a server sends, compressed where it compresses, below 1.5 MB; and nothing of the theme's script of icons."""
-    heavy, sent = {}, {}
-    for name in PAGES:
-        page = views["1280 light"].open(f"{name}.html")
-        loaded = page.evaluate("() => performance.getEntriesByType('resource').map(e => e.name)")
-        paths = {urlsplit(url).path.lstrip("/") for url in [page.url, *loaded] if url.startswith("http")}
-        assert not [p for p in paths if p.endswith("fontawesome.js")], name
-        for path in paths - set(sent):
-            content = (built / path).read_bytes()
-            sent[path] = (
-                len(gzip.compress(content, 6)) if path.endswith((".html", ".js", ".css")) else len(content)
-            )
-        if (size := sum(sent[path] for path in paths)) > 1_500_000:
-            heavy[name] = size
-    assert heavy == {}
-
-
 def test_a_slider_moves_by_key_and_a_dot_tells_its_record(views: dict[str, View]) -> None:
     page = views["1280 light"].open("book/explore.html")
     shown = "() => document.querySelector('#explore-pooling .frame.shown').dataset.factor"
@@ -304,17 +316,6 @@ def test_a_slider_moves_by_key_and_a_dot_tells_its_record(views: dict[str, View]
     page.emulate_media(media="print")
     assert page.locator("#explore-pooling .control").is_hidden()
     page.emulate_media(media="screen")
-
-
-# Chapters that draw; the ledger is tables.
-LEADS = [page for page in PAGES if page.startswith("notebooks/") and page != "notebooks/13_ledger"]
-TOP = "() => document.querySelector('svg.figure, .cell_output img').getBoundingClientRect().top"
-
-
-def test_each_chapter_shows_its_figure_on_the_first_screen(views: dict[str, View]) -> None:
-    """Two thirds down, at the latest: of what follows enough is seen to be read."""
-    tops = {name: views["1280 light"].open(f"{name}.html").evaluate(TOP) for name in LEADS}
-    assert {name: top for name, top in tops.items() if top > WIDE[1] * 2 / 3} == {}
 
 
 def test_a_figure_is_as_dark_as_its_page_and_its_words_are_seen(views: dict[str, View]) -> None:
