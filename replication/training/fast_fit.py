@@ -2,9 +2,8 @@
 
 The same recipe, order of slices, early stopping and record as `replication.training.fit`, without a
 trainer around it and without checkpoints: who begins a run here has to be able to end it
-(`replication.training.lease`). Forward, loss, backward and Adam are one CUDA graph, and so is an
-evaluation step; nothing is read back within an epoch. Networks of one architecture share one graph, so a
-process compiles once for all seeds and folds of an arm. On a CPU the same loop runs without graphs.
+(`replication.training.lease`). Forward, loss, backward and Adam are one CUDA graph, and so is an evaluation step;
+nothing is read back within an epoch. Seeds and folds of an architecture share its graphs. On a CPU there are none.
 """
 
 import copy
@@ -136,6 +135,7 @@ class Steps:
         """Both steps as graphs. What warming up changes is put back by `begin`."""
         forward = self.network
         if self.form == "compiled graph":
+            torch.compiler.config.recompile_limit = 64  # of one class: four arms, trained and evaluated, are torch's 8
             forward = torch.compile(self.network, fullgraph=True, dynamic=False)
         graphs = []
         for step, training in ((self._train, True), (self._evaluate, False)):
