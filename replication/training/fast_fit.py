@@ -135,7 +135,7 @@ class Steps:
         """Both steps as graphs. What warming up changes is put back by `begin`."""
         forward = self.network
         if self.form == "compiled graph":
-            torch.compiler.config.recompile_limit = 64  # of one class: four arms, trained and evaluated, are torch's 8
+            torch.compiler.config.recompile_limit = 64  # 8 are four arms, trained and evaluated
             forward = torch.compile(self.network, fullgraph=True, dynamic=False)
         graphs = []
         for step, training in ((self._train, True), (self._evaluate, False)):
