@@ -10,7 +10,6 @@ import copy
 import logging
 import time
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -24,7 +23,7 @@ from replication.training.callbacks import not_finite
 from replication.training.fit import EpochShuffle, training_loss
 from replication.training.grid import Run
 from replication.training.profiles import Profile
-from replication.training.recipe import LOSSES, RECIPES, AveragedWeights, Recipe, context_of, cosine_share
+from replication.training.recipe import LOSSES, RECIPES, Around, Recipe, context_of
 
 FORMS = ("compiled graph", "graph", "eager")  # each tried once in a process; what fails is not tried again
 LOG = logging.getLogger(__name__)
@@ -81,7 +80,7 @@ class Steps:
             group["lr"] = rate
 
     def epoch(
-        self, batches: SliceBatches, *, training: bool, around: "Around | None" = None
+        self, batches: SliceBatches, *, training: bool, around: Around | None = None
     ) -> dict[str, float]:
         """One pass; the mean loss of its slices and, of an evaluation, the pooled DSC.
 
@@ -131,12 +130,16 @@ class Steps:
         self.sums[0] += loss.detach() * len(image)
         self.sums[1] += len(image)
 
+    def _compiled(self) -> Callable[[Tensor], Tensor]:
+        """The network, to be compiled once for training and once for evaluation; changes its norms' statistics."""
+        torch.compiler.config.recompile_limit = 64  # 8 are four arms, trained and evaluated
+        with torch.no_grad():  # makes the spectral operators: a trace that made them would be made again
+            self._forward(self.network, self.image)
+        return torch.compile(self.network, fullgraph=True, dynamic=False)
+
     def _capture(self) -> None:
         """Both steps as graphs. What warming up changes is put back by `begin`."""
-        forward = self.network
-        if self.form == "compiled graph":
-            torch.compiler.config.recompile_limit = 64  # 8 are four arms, trained and evaluated
-            forward = torch.compile(self.network, fullgraph=True, dynamic=False)
+        forward = self._compiled() if self.form == "compiled graph" else self.network
         graphs = []
         for step, training in ((self._train, True), (self._evaluate, False)):
             self.network.train(training)
@@ -164,40 +167,6 @@ class Steps:
             found.append(float(self.sums[0] / self.sums[1]))
         if not abs(found[0] - found[1]) <= 0.05 * abs(found[1]):
             raise RuntimeError(f"the graph's loss is {found[0]:.4f}, the plain network's {found[1]:.4f}")
-
-
-class Around:
-    """A recipe beyond the paper's, around each step: the rate on its way to 0, and the average of the weights.
-
-    Args:
-        steps: in all epochs; rate: the full one; decay: see `recipe.AveragedWeights`, which does the averaging.
-    """
-
-    def __init__(self, *, steps: int, rate: float, decay: float) -> None:
-        self.steps, self.rate, self.done = steps, rate, 0
-        self.average = AveragedWeights(decay)
-
-    def before(self, of: Steps) -> None:
-        """Set the rate of the next step."""
-        if not self.done:
-            self.average.on_train_start(None, self._module(of))
-        of.set_rate(self.rate * cosine_share(self.done, steps=self.steps))
-
-    def after(self, of: Steps) -> None:
-        """Take the step's weights into the average."""
-        self.done += 1
-        self.average.on_train_batch_end(
-            SimpleNamespace(global_step=self.done), self._module(of), None, None, 0
-        )
-
-    def validating(self, of: Steps, *, begin: bool) -> None:
-        """Validation sees the average."""
-        change = self.average.on_validation_start if begin else self.average.on_validation_end
-        change(None, self._module(of))
-
-    @staticmethod
-    def _module(of: Steps) -> SimpleNamespace:
-        return SimpleNamespace(network=of.network, device=of.device)
 
 
 class FastFits:

@@ -6,6 +6,7 @@ record; what is not in it is the replication's: network, loss, optimiser, batch 
 
 import math
 from dataclasses import asdict, dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import lightning as L
@@ -117,11 +118,11 @@ class AveragedWeights(Callback):
     ) -> None:
         steps = trainer.global_step
         share = 1 - min(self.decay, (1 + steps) / (10 + steps))
-        for key, value in pl_module.network.state_dict().items():
-            if value.is_floating_point():
-                self.average[key].lerp_(value, share)
-            else:  # counters
-                self.average[key].copy_(value)
+        now = pl_module.network.state_dict()
+        real = [key for key, value in now.items() if value.is_floating_point()]
+        torch._foreach_lerp_([self.average[key] for key in real], [now[key] for key in real], share)
+        for key in now.keys() - set(real):  # counters
+            self.average[key].copy_(now[key])
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.own = _copied(pl_module.network)
@@ -140,6 +141,40 @@ class AveragedWeights(Callback):
     def of_checkpoint(self, checkpoint: dict[str, Any]) -> dict[str, Tensor]:
         """The averaged weights that a checkpoint holds."""
         return checkpoint["callbacks"][self.state_key]["average"]
+
+
+class Around:
+    """A recipe beyond the paper's, around each of `fast_fit.Steps`: the rate on its way to 0, and the average.
+
+    Args:
+        steps: in all epochs; rate: the full one; decay: see `AveragedWeights`, which does the averaging.
+    """
+
+    def __init__(self, *, steps: int, rate: float, decay: float) -> None:
+        self.steps, self.rate, self.done = steps, rate, 0
+        self.average = AveragedWeights(decay)
+
+    def before(self, of: Any) -> None:
+        """Set the rate of the next step."""
+        if not self.done:
+            self.average.on_train_start(None, self._module(of))
+        of.set_rate(self.rate * cosine_share(self.done, steps=self.steps))
+
+    def after(self, of: Any) -> None:
+        """Take the step's weights into the average."""
+        self.done += 1
+        self.average.on_train_batch_end(
+            SimpleNamespace(global_step=self.done), self._module(of), None, None, 0
+        )
+
+    def validating(self, of: Any, *, begin: bool) -> None:
+        """Validation sees the average."""
+        change = self.average.on_validation_start if begin else self.average.on_validation_end
+        change(None, self._module(of))
+
+    @staticmethod
+    def _module(of: Any) -> SimpleNamespace:
+        return SimpleNamespace(network=of.network, device=of.device)
 
 
 def _copied(network: nn.Module) -> dict[str, Tensor]:

@@ -1,11 +1,14 @@
 """The loop for a lent GPU, on a CPU: the same fit as the trainer's, one graph's worth of steps for many runs."""
 
 import dataclasses
+import functools
 
 import pytest
 import torch
 
-from replication.training.fast_fit import FastFits, key_of
+from chslib import pooling
+from chslib.network import build_network
+from replication.training.fast_fit import FastFits, Steps, key_of
 from replication.training.grid import get_run
 from replication.training.profiles import PROFILES, Profile
 from replication.training.run import train_run
@@ -49,6 +52,29 @@ def test_it_fits_as_the_trainer_does(name, tiny_store, tmp_path):
     ours, theirs = weights(tmp_path / "fast", name), weights(tmp_path / "usual", name)
     for key, value in theirs.items():
         torch.testing.assert_close(ours[key], value, atol=1e-5, rtol=1e-4)
+
+
+def test_each_step_is_compiled_once(monkeypatch):
+    """What a first trace makes and keeps, as the spectral operators, would have the second call compile again."""
+    monkeypatch.setattr(pooling, "_OPERATORS", {})
+    graphs = []
+
+    def backend(graph, _inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    compiler = functools.partial(torch.compile, backend=backend)
+    monkeypatch.setattr(torch, "compile", compiler)
+    network = build_network("full", widths=(4, 6, 9)).to(memory_format=torch.channels_last)
+    image, mask = torch.rand(2, 1, 32, 32), torch.zeros(2, 1, 32, 32)
+    steps = Steps(network, (image, mask), learning_rate=1e-3, form="eager")
+    forward, made = steps._compiled(), []
+    for step, training in ((steps._train, True), (steps._evaluate, False)):
+        network.train(training)
+        for _ in range(3):
+            step(forward, image, mask)
+            made.append(len(graphs))
+    assert made == [1, 1, 1, 2, 2, 2]
 
 
 def test_a_second_run_of_one_process_is_what_it_is_alone(tiny_store, tmp_path):
