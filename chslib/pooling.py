@@ -68,9 +68,8 @@ def spectral_operator(size: int, out_size: int) -> Tensor:
     return (weight * torch.cos(2 * math.pi * k * (i - j))).sum(-1) / size
 
 
-_OPERATORS: dict[
-    tuple, Tensor
-] = {}  # by sizes, part, dtype and device; a compiled graph takes them as they are
+# By sizes, part, dtype and device. A compiled graph takes them as they are, if they are there before it is traced.
+_OPERATORS: dict[tuple, Tensor] = {}
 
 
 def _constant(size: int, out_size: int, odd: bool, dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -109,6 +108,9 @@ def _resample_rows(x: Tensor, size: int) -> Tensor:
 
 def spectral_resample2d(x: Tensor, size: tuple[int, int]) -> Tensor:
     """Resample maps (N, C, H, W) to (N, C, h, w) by cropping or zero-padding their spectrum.
+
+    To be compiled once, a network is called once before `torch.compile`: that makes the operators, and
+    a trace that makes them does not hold for the next call.
 
     Args:
         x: real maps, any floating dtype.

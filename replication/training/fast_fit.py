@@ -23,7 +23,7 @@ from replication.training.callbacks import not_finite
 from replication.training.fit import EpochShuffle, training_loss
 from replication.training.grid import Run
 from replication.training.profiles import Profile
-from replication.training.recipe import LOSSES, RECIPES, Around, Recipe, context_of
+from replication.training.recipe import LOSSES, RECIPES, Recipe, StepHooks, context_of
 
 FORMS = ("compiled graph", "graph", "eager")  # each tried once in a process; what fails is not tried again
 LOG = logging.getLogger(__name__)
@@ -80,28 +80,28 @@ class Steps:
             group["lr"] = rate
 
     def epoch(
-        self, batches: SliceBatches, *, training: bool, around: Around | None = None
+        self, batches: SliceBatches, *, training: bool, hooks: StepHooks | None = None
     ) -> dict[str, float]:
         """One pass; the mean loss of its slices and, of an evaluation, the pooled DSC.
 
         Args:
-            around: of a recipe beyond the paper's, what is done before and after each training step.
+            hooks: of a recipe beyond the paper's, what is done before and after each training step.
         """
         self.network.train(training)
         self.sums.zero_()
         self.counts.zero_()
         replay, plain = (self.train, self._train) if training else (self.evaluate, self._evaluate)
         for image, mask in batches:
-            if around:
-                around.before(self)
+            if hooks:
+                hooks.before(self)
             if replay is None or len(image) != len(self.image):  # a last, smaller batch
                 plain(self.network, image, mask)
             else:
                 self.image.copy_(image)
                 self.mask.copy_(mask)
                 replay.replay()
-            if around:
-                around.after(self)
+            if hooks:
+                hooks.after(self)
         total, slices = self.sums.tolist()
         found = {"loss": total / slices}
         return found if training else found | {"dsc": float(scores(self.counts.cpu().numpy())["dsc"])}
@@ -132,8 +132,8 @@ class Steps:
 
     def _compiled(self) -> Callable[[Tensor], Tensor]:
         """The network, to be compiled once for training and once for evaluation; changes its norms' statistics."""
-        torch.compiler.config.recompile_limit = 64  # 8 are four arms, trained and evaluated
-        with torch.no_grad():  # makes the spectral operators: a trace that made them would be made again
+        torch.compiler.config.recompile_limit = 64  # torch's 8 are four arms, in two forms
+        with torch.no_grad():  # makes the spectral operators, see `spectral_resample2d`
             self._forward(self.network, self.image)
         return torch.compile(self.network, fullgraph=True, dynamic=False)
 
@@ -196,7 +196,7 @@ class FastFits:
         Raises:
             ValueError: a loss that is not finite.
         """
-        train, validation, around = self._prepared(run, profile, datasets)
+        train, validation, hooks = self._prepared(run, profile, datasets)
         steps = self._for(run, profile, network, next(iter(validation)))
         steps.begin(network.state_dict())
         steps.set_rate(profile.learning_rate)
@@ -204,9 +204,9 @@ class FastFits:
         while len(history) < most:
             started, epoch = time.perf_counter(), len(history)
             train.sampler.set_epoch(epoch)
-            fitted = steps.epoch(train, training=True, around=around)
-            if around:
-                around.validating(steps, begin=True)
+            fitted = steps.epoch(train, training=True, hooks=hooks)
+            if hooks:
+                hooks.validating(steps, begin=True)
             tested = steps.epoch(validation, training=False)
             values = {"train_loss": fitted["loss"], "val_loss": tested["loss"], "val_dsc": tested["dsc"]}
             if not torch.isfinite(torch.tensor(list(values.values()))).all():
@@ -217,8 +217,8 @@ class FastFits:
             if history[-1]["val_loss"] < min((e["val_loss"] for e in history[:-1]), default=float("inf")):
                 best = {k: v.detach().clone() for k, v in steps.network.state_dict().items()}
                 best_epoch = epoch + 1
-            if around:
-                around.validating(steps, begin=False)
+            if hooks:
+                hooks.validating(steps, begin=False)
             late = deadline is not None and time.time() >= deadline
             if len(history) - best_epoch >= profile.patience or late:
                 break
@@ -237,7 +237,7 @@ class FastFits:
 
     def _prepared(
         self, run: Run, profile: Profile, datasets: dict[str, SliceDataset]
-    ) -> tuple[SliceBatches, SliceBatches, Around | None]:
+    ) -> tuple[SliceBatches, SliceBatches, StepHooks | None]:
         """Training and validation slices on the device, and what a recipe beyond the paper's does around a step."""
         recipe = RECIPES.get(run.recipe)
         more = recipe if isinstance(recipe, Recipe) else None
@@ -246,11 +246,11 @@ class FastFits:
         sampler = EpochShuffle(len(datasets["train"]), seed=run.seed, passes=passes)
         change = more and (lambda epoch: more.augmentation.of_epoch(seed=run.seed, epoch=epoch))
         train = SliceBatches(datasets["train"], sampler=sampler, change=change, **how)
-        around = None
+        hooks = None
         if more:
             steps = len(train) * profile.max_epochs[run.target]
-            around = Around(steps=steps, rate=profile.learning_rate, decay=more.decay)
-        return train, SliceBatches(datasets["validation"], **how), around
+            hooks = StepHooks(steps=steps, rate=profile.learning_rate, decay=more.decay)
+        return train, SliceBatches(datasets["validation"], **how), hooks
 
     def _for(self, run: Run, profile: Profile, network: nn.Module, batch: tuple[Tensor, Tensor]) -> Steps:
         """The steps of a run's architecture, made when it first comes."""

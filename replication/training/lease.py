@@ -3,7 +3,7 @@
     python -m replication.training.lease --slices FOLDER --minutes 13 --out FOLDER
 
 The list (`LIST`) stands in the order of its worth; what has a record under --results is done. Records are
-written as their runs end. Behind the last one the folder --out holds records, logs, predictions and
+written as their runs end. Behind the last one the folder --out holds records, predictions and
 half-precision weights in at most 7 archives of 16 MiB, and became.json. It imports what training needs and nothing else.
 """
 

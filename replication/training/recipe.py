@@ -143,8 +143,8 @@ class AveragedWeights(Callback):
         return checkpoint["callbacks"][self.state_key]["average"]
 
 
-class Around:
-    """A recipe beyond the paper's, around each of `fast_fit.Steps`: the rate on its way to 0, and the average.
+class StepHooks:
+    """What a recipe beyond the paper's does before and after each of `fast_fit.Steps`: rate and averaged weights.
 
     Args:
         steps: in all epochs; rate: the full one; decay: see `AveragedWeights`, which does the averaging.
