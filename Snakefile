@@ -144,8 +144,7 @@ rule trained:
 
 rule phantom:
     input:
-        sorted((ROOT / "replication/data").glob("phantom*.py")),
-        ROOT / "replication/data/anatomy.py",
+        sorted((ROOT / "replication/data/phantom").glob("*.py")),
     output:
         directory(f"{PHANTOM}/volumes"),
     shell:
@@ -155,7 +154,7 @@ rule phantom:
 rule fuse:
     input:
         volumes=f"{PHANTOM}/volumes",
-        code=ROOT / "replication/data/fusion.py",
+        code=ROOT / "replication/data/fusing/fusion.py",
     output:
         f"{PHANTOM}/slices/slices.csv",
     shell:

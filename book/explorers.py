@@ -124,7 +124,7 @@ def pooling(numbers: Any) -> str:
     from torch.nn import functional as F
 
     from chslib.pooling import spectral_resample2d
-    from replication.data.phantom import make_volume
+    from replication.data.phantom.volumes import make_volume
 
     volume = make_volume(name="coronacases_001", seed=0, size=SIDE, depth=9)
     step = np.zeros((SIDE, SIDE))
@@ -198,7 +198,7 @@ def cost(numbers: Any) -> str:
 
 def volume(numbers: Any) -> str:
     """A drawn volume, slice by slice, with its masks."""
-    from replication.data.phantom import make_volume
+    from replication.data.phantom.volumes import make_volume
 
     drawn = make_volume(name="coronacases_001", seed=0, size=SIDE, depth=16)
     frames = []

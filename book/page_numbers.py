@@ -48,7 +48,7 @@ from first_figure import RADIOLOGISTS, figure
 PLACE = re.compile(r"\{\{ ([^{}]+) \}\}")
 NOT_RUN = "not run"
 LEDGER = ("paper", "ours", "seeds", "new", "folds", "implied", "line")
-FOLDS = 5  # of the patient protocol, replication.data.splits.FOLDS
+FOLDS = 5  # of the patient protocol, replication.data.slices.splits.FOLDS
 COUNTS = {1: "one", 0: "no", 2: "two", 3: "three"}
 
 

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from chslib.inference import Progress, accelerator, folded, predict_masks
 from chslib.network import CHSNet, contour_map
-from replication.data.phantom import make_volume
-from replication.data.scan import Scan
-from replication.data.splits import FOLDS, make_split
-from replication.data.store import SliceStore
+from replication.data.phantom.volumes import make_volume
+from replication.data.reading.scan import Scan
+from replication.data.slices.splits import FOLDS, make_split
+from replication.data.slices.store import SliceStore
 from replication.provenance import digest, environment, read_written
 from replication.scans.cleaning import clean_lungs
 from replication.scans.report import fingerprint

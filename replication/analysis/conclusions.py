@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from replication.analysis.differences import HEADLINE, SMALL
-from replication.data.splits import FOLDS
+from replication.data.slices.splits import FOLDS
 from replication.evidence.comparisons import (
     BEYOND,
     at_full_size,

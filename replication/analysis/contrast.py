@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from replication.data.splits import persons
-from replication.data.store import SliceStore
+from replication.data.slices.splits import persons
+from replication.data.slices.store import SliceStore
 from replication.provenance import digest, environment, read_written
 
 RECORD = "contrast.json"

@@ -1,7 +1,7 @@
 """What a network calls infected where nothing is: on test slices whose infection was replaced by healthy lung.
 
 Every slice that the networks are trained and scored on holds infection (register row 52), so no score
-tells what they do to a healthy lung. `replication.data.healed` makes slices that tell something of it.
+tells what they do to a healthy lung. `replication.training.healed` makes slices that tell something of it.
 """
 
 from pathlib import Path
@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 
 from chslib.inference import accelerator, predict_masks
-from replication.data.healed import healed_slices
-from replication.data.store import read_store
+from replication.data.slices.store import read_store
 from replication.evidence.records import read_record
 from replication.provenance import digest, environment, read_written
 from replication.training.grid import get_run
+from replication.training.healed import healed_slices
 from replication.training.networks import trained_network
 from replication.training.profiles import get_profile
 

@@ -16,8 +16,8 @@ import pandas as pd
 import torch
 
 from chslib.metrics import COUNTS, confusion, evaluate, scores
-from replication.data.splits import FOLDS, Split, leaks, make_split, persons
-from replication.data.store import TARGETS, SliceStore
+from replication.data.slices.splits import FOLDS, Split, leaks, make_split, persons
+from replication.data.slices.store import TARGETS, SliceStore
 from replication.evidence.ledger import NOT_RUN
 from replication.evidence.records import Record, slices_of_patients
 from replication.provenance import digest, environment, read_written

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy import ndimage
 
-from replication.data.store import TARGETS, read_store
+from replication.data.slices.store import TARGETS, read_store
 from replication.evidence.records import read_record
 from replication.provenance import digest, environment, read_written
 from replication.training.grid import RUNS, get_run

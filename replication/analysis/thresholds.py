@@ -19,8 +19,8 @@ import numpy as np
 import pandas as pd
 
 from chslib.metrics import COUNTS, scores
-from replication.data.splits import make_split, persons
-from replication.data.store import TARGETS, read_store
+from replication.data.slices.splits import make_split, persons
+from replication.data.slices.store import TARGETS, read_store
 from replication.evidence.records import read_record
 from replication.provenance import digest, environment
 from replication.training.grid import RUNS, get_run

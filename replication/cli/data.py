@@ -100,8 +100,8 @@ def _labels(text: str) -> tuple[int, ...]:
 
 
 def _download(args: argparse.Namespace) -> int:
-    from replication.data.download import download
-    from replication.data.sources import SOURCES
+    from replication.data.getting.download import download
+    from replication.data.getting.sources import SOURCES
 
     told = download(
         args.folder, datasets=(args.only,) if args.only else tuple(SOURCES), offline=args.offline,
@@ -114,7 +114,7 @@ def _download(args: argparse.Namespace) -> int:
 
 
 def _phantom(args: argparse.Namespace) -> int:
-    from replication.data.phantom import DEFAULT_VOLUMES, mixed_volumes, write_phantoms
+    from replication.data.phantom.volumes import DEFAULT_VOLUMES, mixed_volumes, write_phantoms
 
     number = len(DEFAULT_VOLUMES) if args.volumes is None else args.volumes
     names = write_phantoms(
@@ -126,8 +126,8 @@ def _phantom(args: argparse.Namespace) -> int:
 
 
 def _fuse(args: argparse.Namespace) -> int:
-    from replication.data.fusion import fuse
-    from replication.data.own import Own
+    from replication.data.fusing.fusion import fuse
+    from replication.data.reading.own import Own
 
     own = Own(
         patients=args.patients, lung_labels=args.lung_labels, infection_labels=args.infection_labels,
@@ -157,7 +157,7 @@ def _check(args: argparse.Namespace) -> int:
 
         check_inputs(profile=args.profile or "", slices=args.store)
         return 0
-    from replication.data.store import check_store
+    from replication.data.slices.store import check_store
 
     problems = check_store(args.store, progress=not args.quiet)
     for problem in problems:

@@ -51,7 +51,7 @@ def add_to(groups: Any) -> None:
 
 def _leak(options: argparse.Namespace) -> None:
     from replication.analysis.leak import RECORD, leakage_record
-    from replication.data.store import TARGETS, read_store
+    from replication.data.slices.store import TARGETS, read_store
     from replication.files import write_json
 
     record = leakage_record(read_store(options.slices, size=options.size))
@@ -64,7 +64,7 @@ def _leak(options: argparse.Namespace) -> None:
 
 def _contrast(options: argparse.Namespace) -> None:
     from replication.analysis.contrast import RECORD, contrast_record, read_contrast
-    from replication.data.store import read_store
+    from replication.data.slices.store import read_store
     from replication.files import write_json
 
     path = Path(options.results) / RECORD
@@ -76,7 +76,7 @@ def _cleaning(options: argparse.Namespace) -> None:
     import tempfile
 
     from replication.analysis import cleaning
-    from replication.data.store import read_store
+    from replication.data.slices.store import read_store
     from replication.files import write_json
 
     results = Path(options.results)

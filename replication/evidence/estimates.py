@@ -15,9 +15,9 @@ from torch import nn
 from chslib.blocks import DepthwiseSeparableConv2d, InceptionConv
 from chslib.metrics import SCORES
 from chslib.network import ARMS, WIDTHS, CHSNet, build_network, count_parameters
+from replication.data.getting.sources import SOURCES
 from replication.data.names import DATASETS
-from replication.data.sources import SOURCES
-from replication.data.splits import FOLDS
+from replication.data.slices.splits import FOLDS
 from replication.evidence.records import KNOWN_DATA, Record, load_records
 from replication.evidence.verdicts import Spread, pooled_spread
 from replication.peers import build_peer

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 from pandas.io.formats.style import Styler
 
-from replication.data.splits import FOLDS
+from replication.data.slices.splits import FOLDS
 from replication.evidence.estimates import COLUMNS, Ours
 from replication.evidence.ledger import NOT_RUN, ledger_of, paper_numbers
 from replication.training.evaluation import BOUNDARY, CONFIDENCE, OVERLAP, TOLERANCES

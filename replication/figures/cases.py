@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from chslib.metrics import confusion, scores
-from replication.data.store import TARGETS, read_store
+from replication.data.slices.store import TARGETS, read_store
 from replication.figures.curves import plot_history
 from replication.figures.style import BLUE, GREEN, INK, LOOK, SKY, VERMILION, picture
 from replication.training.predictions import load_masks

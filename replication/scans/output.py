@@ -11,9 +11,9 @@ from typing import Any
 
 import nibabel as nib
 
-from replication.data.dicom import find_series, is_dicom
 from replication.data.names import stem
-from replication.data.scan import Scan
+from replication.data.reading.dicom import find_series, is_dicom
+from replication.data.reading.scan import Scan
 from replication.scans.preview import preview
 from replication.scans.report import fingerprint, report
 from replication.scans.segment import Bar, segment

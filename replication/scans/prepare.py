@@ -1,6 +1,6 @@
 """A scan's pictures as the weights expect them, and masks back at the pictures' own size.
 
-The weights were trained on slices of `minmax-clahe` (`replication.data.preparation`). A picture that is not
+The weights were trained on slices of `minmax-clahe` (`replication.data.fusing.preparation`). A picture that is not
 square, in millimetres, is padded with its darkest value first: stretching would bend the body.
 """
 
@@ -10,9 +10,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from replication.data.orientation import Turn
-from replication.data.preparation import minmax_clahe
-from replication.data.scan import Scan
+from replication.data.fusing.preparation import minmax_clahe
+from replication.data.reading.orientation import Turn
+from replication.data.reading.scan import Scan
 
 Progress = Callable[[range], Iterable[int]]
 AS_STORED = Turn()  # `Scan` has its planes in the axes that need no flip

@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from replication.data.scan import Scan
+from replication.data.reading.scan import Scan
 from replication.scans.prepare import AS_STORED
 from replication.scans.segment import Found
 

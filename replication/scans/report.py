@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import chslib
-from replication.data.scan import Scan
+from replication.data.reading.scan import Scan
 from replication.scans.segment import Found
 from replication.scans.steps import Cleaning
 

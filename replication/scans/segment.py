@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from chslib.inference import accelerator, folded, predict_masks
 from chslib.network import CHSNet, contour_map
-from replication.data.orientation import LOOKED_AT, judge
-from replication.data.scan import Scan
+from replication.data.reading.orientation import LOOKED_AT, judge
+from replication.data.reading.scan import Scan
 from replication.scans.cleaning import clean_lungs
 from replication.scans.prepare import AS_STORED, padding, prepared, restored
 from replication.scans.steps import Cleaning

@@ -26,7 +26,7 @@ from pathlib import Path
 
 import torch
 
-from replication.data.store import SliceStore, read_store
+from replication.data.slices.store import SliceStore, read_store
 from replication.files import write_json
 from replication.training.grid import get_run, with_first_stages
 from replication.training.profiles import get_profile

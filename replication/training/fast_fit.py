@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from chslib.inference import accelerator
 from chslib.loss import segmentation_loss
 from chslib.metrics import scores
-from replication.data.batches import SliceBatches, SliceDataset
+from replication.training.batches import SliceBatches, SliceDataset
 from replication.training.callbacks import not_finite
 from replication.training.fit import EpochShuffle, training_loss
 from replication.training.grid import Run

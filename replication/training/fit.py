@@ -25,8 +25,8 @@ from torch.utils.data import Sampler
 
 from chslib.loss import segmentation_loss
 from chslib.metrics import confusion, scores
-from replication.data.batches import SliceBatches, SliceDataset
 from replication.provenance import environment
+from replication.training.batches import SliceBatches, SliceDataset
 from replication.training.callbacks import Deadline, History, Stopping, not_finite
 from replication.training.grid import Run
 from replication.training.profiles import Profile

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
 from chslib.network import DOUBLING
-from replication.data.splits import FOLDS
+from replication.data.slices.splits import FOLDS
 from replication.training.profiles import TARGETS, Profile
 
 SEEDS = (0, 1, 2)

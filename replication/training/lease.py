@@ -17,8 +17,8 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from replication.data.splits import FOLDS
-from replication.data.store import SliceStore, read_store
+from replication.data.slices.splits import FOLDS
+from replication.data.slices.store import SliceStore, read_store
 from replication.training.export import export_weights
 from replication.training.fast_fit import FastFits, key_of
 from replication.training.grid import get_run, with_first_stages

@@ -11,8 +11,8 @@ from tqdm import tqdm
 
 from chslib.inference import Progress
 from chslib.network import contour_map
-from replication.data.batches import with_neighbours
-from replication.data.store import SliceStore
+from replication.data.slices.store import SliceStore
+from replication.training.batches import with_neighbours
 from replication.training.grid import Run
 from replication.training.recipe import context_of
 

@@ -127,8 +127,8 @@ def slice_store(profile: str, slices: str, *, root: Path) -> Path:
         )
     store = root / "data" / "phantom" / "slices"
     if not (store / "slices.csv").is_file():
-        from replication.data.fusion import fuse
-        from replication.data.phantom import write_phantoms
+        from replication.data.fusing.fusion import fuse
+        from replication.data.phantom.volumes import write_phantoms
 
         write_phantoms(store.with_name("volumes"), progress=True)
         fuse(store.with_name("volumes"), store, progress=True, published=True)
@@ -160,7 +160,7 @@ def check_inputs(*, profile: str, slices: str | None) -> None:
         raise ValueError(
             f"Profile {profile!r} needs a slice store: make reproduce PROFILE={profile} SLICES=<folder>."
         )
-    from replication.data.store import check_store
+    from replication.data.slices.store import check_store
 
     if problems := check_store(slices):
         more = f" (and {len(problems) - 1} more: chs-net data check {slices})" if len(problems) > 1 else ""

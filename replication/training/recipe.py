@@ -44,7 +44,7 @@ class Neighbours:
     """A network that reads the neighbouring slices as well, trained by the paper's recipe.
 
     Attributes:
-        context: slices to either side; see `replication.data.store.with_neighbours`.
+        context: slices to either side; see `replication.data.slices.store.with_neighbours`.
     """
 
     context: int = 1
@@ -65,7 +65,7 @@ LOSSES: dict[str, dict[str, str]] = {
 
 @dataclass(frozen=True)
 class Healed:
-    """The paper's recipe, with slices without infection beside those with it (`replication.data.healed`)."""
+    """The paper's recipe, with slices without infection beside those with it (`replication.training.healed`)."""
 
     def config(self, *, passes: int) -> dict[str, Any]:
         """What it adds to a run's configuration."""

@@ -21,14 +21,14 @@ from torch import nn
 
 from chslib.inference import accelerator, predict_masks
 from chslib.metrics import COUNTS, confusion, evaluate
-from replication.data.batches import SliceDataset
-from replication.data.healed import with_healed
-from replication.data.splits import Split, make_split, persons
-from replication.data.store import TARGETS, SliceStore, read_store
+from replication.data.slices.splits import Split, make_split, persons
+from replication.data.slices.store import TARGETS, SliceStore, read_store
 from replication.files import write_json
 from replication.provenance import digest, environment
+from replication.training.batches import SliceDataset
 from replication.training.fit import fit_with_checkpoints
 from replication.training.grid import Run, get_run
+from replication.training.healed import with_healed
 from replication.training.networks import make_network, run_config
 from replication.training.predictions import StageInputs, bar, load_masks, save_masks, stage_inputs
 from replication.training.profiles import Profile, get_profile
@@ -71,7 +71,7 @@ def train_run(
 
     Raises:
         ValueError, FileNotFoundError: an unknown run or profile, a bad store (see
-            `replication.data.store`), a second stage whose first has not been run on this data, files
+            `replication.data.slices.store`), a second stage whose first has not been run on this data, files
             of another configuration in the way. Whatever ends a run that has its data is noted in
             `<runs>/<profile>/<run>/failed.json`, for the list of the grid.
     """

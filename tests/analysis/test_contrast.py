@@ -11,7 +11,7 @@ import pytest
 from replication.analysis.contrast import LEVELS, RECORD, contrast_of, contrast_record, read_contrast
 from replication.analysis.leak import patient_scores
 from replication.cli import main
-from replication.data.store import SliceStore, read_store
+from replication.data.slices.store import SliceStore, read_store
 from replication.evidence.estimates import Ours
 from replication.evidence.records import KNOWN_DATA
 from replication.figures.patients import plot_contrast

@@ -6,11 +6,11 @@ import pytest
 from chslib.inference import predict_masks
 from replication.analysis.false_alarms import FOLDER, false_alarm_record, read_false_alarms
 from replication.cli import main
-from replication.data.healed import healed_slices
-from replication.data.store import read_store
+from replication.data.slices.store import read_store
 from replication.evidence.records import read_record
 from replication.training import run as train
 from replication.training.grid import get_run
+from replication.training.healed import healed_slices
 from replication.training.networks import trained_network
 from replication.training.profiles import PROFILES, Profile
 

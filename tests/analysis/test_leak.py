@@ -19,8 +19,8 @@ from replication.analysis.leak import (
     with_interval,
 )
 from replication.cli import main
-from replication.data.splits import Split, make_split
-from replication.data.store import SliceStore, read_store
+from replication.data.slices.splits import Split, make_split
+from replication.data.slices.store import SliceStore, read_store
 from replication.evidence.estimates import Ours
 from replication.evidence.records import KNOWN_DATA, slices_of_patients
 

@@ -14,7 +14,7 @@ import torch
 from chslib.inference import predict_masks, segment_volume
 from chslib.network import CHSNet
 from chslib.pretrained import DEFAULT, FOLDER, available, load_pretrained, read_weights
-from replication.data.phantom import make_volume
+from replication.data.phantom.volumes import make_volume
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.append(str(ROOT / "book"))  # which is no package

@@ -14,7 +14,7 @@ from chslib.metrics import scores as metrics_of
 from replication.analysis.false_alarms import read_false_alarms
 from replication.analysis.leak import RECORD, read_leakage
 from replication.analysis.thresholds import pooled, read_thresholds, thresholds_of
-from replication.data.splits import FOLDS
+from replication.data.slices.splits import FOLDS
 from replication.evidence.comparisons import gains, reductions, scores_of
 from replication.evidence.estimates import Ours
 from replication.evidence.ledger import paper_numbers

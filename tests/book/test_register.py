@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from chslib.network import ARMS, DOUBLING, WIDTHS, build_network, count_parameters
-from replication.data.sources import SOURCES
+from replication.data.getting.sources import SOURCES
 from replication.evidence.audit import linked_unet_parameters, printed_rows, vgg16_parameters
 from replication.evidence.estimates import parameters
 from replication.training.grid import ROWS, get_run

@@ -14,7 +14,7 @@ from chslib.inference import predict_masks, segment_volume
 from chslib.metrics import confusion, scores
 from chslib.network import CHSNet, RAIUNet
 from chslib.pretrained import DEFAULT, FOLDER, available, load_pretrained, read_weights
-from replication.data.phantom import make_volume
+from replication.data.phantom.volumes import make_volume
 from replication.training.grid import get_run
 from replication.training.networks import make_network
 from replication.training.profiles import get_profile
@@ -92,7 +92,7 @@ def test_phantom_slices_give_a_fixed_value(name):
 )
 @pytest.mark.parametrize("name", CASCADES)
 def test_real_slices_give_the_record_s_value(name):
-    from replication.data.store import read_store
+    from replication.data.slices.store import read_store
 
     record = json.loads((ROOT / "results" / f"{name}.json").read_text())
     store = read_store(os.environ["CHS_REAL_SLICES"], size=record["config"]["size"], progress=False)

@@ -3,7 +3,7 @@
 import pytest
 from served import SERVED, SMALL, serving
 
-from replication.data.download import download
+from replication.data.getting.download import download
 
 
 @pytest.fixture

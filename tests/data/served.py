@@ -18,7 +18,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from replication.data.sources import SOURCES, Source
+from replication.data.getting.sources import SOURCES, Source
 
 DEPTH = 3
 ZENODO = {a.name: a.part for a in SOURCES["zenodo"].archives if a.part}

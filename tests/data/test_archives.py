@@ -23,7 +23,7 @@ from served import (
     zipped,
 )
 
-from replication.data import archives
+from replication.data.getting import archives
 
 
 def test_a_sum_recorded_on_first_use_is_kept_to(server, get, tmp_path) -> None:

@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from replication.data.duplicates import SAME, SHARE, VERDICTS, find_duplicates, match_volumes
+from replication.data.fusing.duplicates import SAME, SHARE, VERDICTS, find_duplicates, match_volumes
 from replication.data.names import patient_of, source_of
-from replication.data.phantom import TWINS, make_volume
+from replication.data.phantom.volumes import TWINS, make_volume
 
 SIDE, DEPTH = 128, 10
 TWO = "radiopaedia_10_85902_1", "radiopaedia_10_85902_3"  # one patient, two scans

@@ -25,12 +25,12 @@ from served import (
 )
 
 from replication.cli import main
-from replication.data import phantom
-from replication.data.download import download
-from replication.data.fusion import fuse
-from replication.data.sources import SOURCES
-from replication.data.splits import leaks, make_split
-from replication.data.store import check_store, read_store
+from replication.data.fusing.fusion import fuse
+from replication.data.getting.download import download
+from replication.data.getting.sources import SOURCES
+from replication.data.phantom import volumes as phantom
+from replication.data.slices.splits import leaks, make_split
+from replication.data.slices.store import check_store, read_store
 from replication.training import run as train
 from replication.training.profiles import PROFILES, Profile
 

@@ -16,9 +16,10 @@ import pytest
 from PIL import Image
 
 from replication.cli import main
-from replication.data import duplicates, fusion, nifti, preparation
-from replication.data.fusion import COLUMNS, fuse
-from replication.data.phantom import write_phantoms
+from replication.data.fusing import duplicates, fusion, preparation
+from replication.data.fusing.fusion import COLUMNS, fuse
+from replication.data.phantom.volumes import write_phantoms
+from replication.data.reading import nifti
 
 NAMES = (
     "coronacases_001", "radiopaedia_10_85902_1", "radiopaedia_10_85902_3", "radiopaedia_7_85703_0",

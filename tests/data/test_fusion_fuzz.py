@@ -20,8 +20,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from replication.data import duplicates
-from replication.data.fusion import fuse
+from replication.data.fusing import duplicates
+from replication.data.fusing.fusion import fuse
 
 NAME, SIDE, DEPTH = "coronacases_001", 12, 4
 CASES = {

@@ -19,9 +19,9 @@ from served import (
     sum_of,
 )
 
-from replication.data import on_disk
-from replication.data.fusion import find_volumes
-from replication.data.sources import SOURCES
+from replication.data.fusing.fusion import find_volumes
+from replication.data.getting import on_disk
+from replication.data.getting.sources import SOURCES
 
 
 def test_offline_lists_all_that_is_missing_at_once(get, server, tmp_path) -> None:

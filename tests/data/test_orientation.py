@@ -10,8 +10,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from replication.data.orientation import FEWEST, SURE, Turn, Verdict, header_axes, judge, orient, witnesses
-from replication.data.phantom import DEFAULT_VOLUMES, make_volume
+from replication.data.phantom.volumes import DEFAULT_VOLUMES, make_volume
+from replication.data.reading.orientation import (
+    FEWEST,
+    SURE,
+    Turn,
+    Verdict,
+    header_axes,
+    judge,
+    orient,
+    witnesses,
+)
 
 Slices = list[tuple[np.ndarray, np.ndarray]]
 REAL = os.environ.get("CHS_REAL_SLICES")

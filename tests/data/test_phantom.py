@@ -6,7 +6,7 @@ import pytest
 from scipy import ndimage
 
 from replication.data.names import SOURCES, patient_of, source_of
-from replication.data.phantom import (
+from replication.data.phantom.volumes import (
     DEFAULT_VOLUMES,
     EFFUSION_IN,
     MEDSEG_WINDOW,

@@ -5,8 +5,8 @@ import re
 import pytest
 from served import CT, LUNG, MEDSEG, SMALL, ZENODO
 
-from replication.data.download import download
-from replication.data.sources import SOURCES, describe_sources
+from replication.data.getting.download import download
+from replication.data.getting.sources import SOURCES, describe_sources
 
 
 def test_the_table_is_that_of_the_publishers() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from replication.data.splits import (
+from replication.data.slices.splits import (
     FOLDS,
     Split,
     check_split,
@@ -18,7 +18,7 @@ from replication.data.splits import (
     persons,
     split_slices,
 )
-from replication.data.store import read_table
+from replication.data.slices.store import read_table
 
 PROTOCOLS = ("slice", "patient")
 PARTS = ("train", "validation", "test")

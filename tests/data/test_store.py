@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from replication.data.batches import SliceBatches, SliceDataset, with_neighbours
-from replication.data.store import COLUMNS, REPEATS, SliceStore, check_store, read_store, read_table
+from replication.data.slices.store import COLUMNS, REPEATS, SliceStore, check_store, read_store, read_table
+from replication.training.batches import SliceBatches, SliceDataset, with_neighbours
 from replication.training.fit import EpochShuffle
 
 FIRST, SECOND = "coronacases_0_0", "coronacases_0_1"

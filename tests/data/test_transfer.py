@@ -33,8 +33,8 @@ from served import (
     wrong_range,
 )
 
-from replication.data import archives, transfer
-from replication.data.fusion import find_volumes
+from replication.data.fusing.fusion import find_volumes
+from replication.data.getting import archives, transfer
 
 
 def test_everything_from_a_server_that_behaves(server, get, tmp_path, capsys) -> None:

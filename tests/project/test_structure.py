@@ -21,6 +21,8 @@ BELOW = {
 BELOW["replication.scans"] = BELOW["replication.training"]
 BELOW["replication.analysis"] = ("replication.evidence", "replication.scans", *BELOW["replication.evidence"])
 BELOW["replication.figures"] = ("replication.analysis", *BELOW["replication.analysis"])
+# The rooms of the data: who may import whom; `names` is everybody's, and none needs torch.
+DATA = {"getting": (), "reading": (), "phantom": (), "fusing": ("reading",), "slices": ()}
 LEAVES = ("replication.files", "replication.provenance", "replication.parameters")  # everybody's
 MODULES = sorted(p for package in ("chslib", "replication") for p in (ROOT / package).rglob("*.py"))
 LONGEST_FILE, LONGEST_FUNCTION = 300, 60
@@ -53,6 +55,16 @@ def test_imports_run_one_way(path: Path) -> None:
             if room != "chslib" and module.startswith(LEAVES):
                 continue
             assert room_of(module) in (room, *BELOW[room]), f"{room} may not import {module}"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "replication/data").rglob("*.py")), ids=name_of)
+def test_the_rooms_of_the_data_stand_in_a_row(path: Path) -> None:
+    room = path.parent.name
+    for module in imported(path):
+        assert module.split(".")[0] != "torch", "the data need no torch"
+        if module.startswith("replication.data.") and module != "replication.data.names":
+            other = module.removeprefix("replication.data.").split(".")[0]
+            assert other in ("names", room, *DATA.get(room, ())), f"{room} may not import {module}"
 
 
 def test_no_two_modules_import_each_other() -> None:

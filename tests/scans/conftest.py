@@ -9,7 +9,7 @@ import pytest
 from chest import DEPTH, SIZE, Dark, Drawn
 
 from chslib.network import CHSNet
-from replication.data.phantom import make_volume
+from replication.data.phantom.volumes import make_volume
 
 
 @pytest.fixture(scope="session")

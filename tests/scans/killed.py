@@ -31,7 +31,7 @@ PROGRAM = [sys.executable, "-m", "replication"]
 
 def inputs(folder: Path) -> None:
     """Three drawn scans with masks, one without."""
-    from replication.data.phantom import make_volume, write_phantoms
+    from replication.data.phantom.volumes import make_volume, write_phantoms
 
     write_phantoms(
         folder / "volumes",

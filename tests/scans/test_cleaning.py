@@ -9,7 +9,7 @@ from chest import stored
 from replication.analysis import cleaning
 from replication.analysis.cleaning import ARMS, counts, on_store, read_cleaning, read_folds, read_scan
 from replication.cli import main
-from replication.data.store import read_store
+from replication.data.slices.store import read_store
 from replication.scans.steps import STEPS
 from replication.training.predictions import save_masks
 

@@ -11,11 +11,11 @@ import pytest
 from chest import EVERY_WAY, Drawn, stored, write_dicom
 
 from replication.cli import main
-from replication.data.fusion import fuse
-from replication.data.own import Own, read_patients
-from replication.data.phantom import make_volume
-from replication.data.splits import make_split
-from replication.data.store import check_store, read_table
+from replication.data.fusing.fusion import fuse
+from replication.data.phantom.volumes import make_volume
+from replication.data.reading.own import Own, read_patients
+from replication.data.slices.splits import make_split
+from replication.data.slices.store import check_store, read_table
 
 CASES = Path(os.environ.get("CHS_CASES", "/nowhere"))
 

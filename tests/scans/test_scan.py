@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from chest import DEPTH, EVERY_WAY, stored, write_dicom
 
-from replication.data.intensity import recognise
-from replication.data.scan import Scan
+from replication.data.reading.intensity import recognise
+from replication.data.reading.scan import Scan
 
 CASES = Path(os.environ.get("CHS_CASES", "/nowhere"))
 

@@ -13,8 +13,8 @@ from PIL import Image
 
 from chslib.network import CHSNet
 from replication.cli import main
-from replication.data.preparation import minmax_clahe
-from replication.data.scan import Scan
+from replication.data.fusing.preparation import minmax_clahe
+from replication.data.reading.scan import Scan
 from replication.scans import cleaning, output, prepare
 from replication.scans.cleaning import clean_lungs
 from replication.scans.output import scans_of, segment_all, write_segmentation
@@ -68,7 +68,7 @@ def test_so_does_a_dicom_series(axes, drawn, eyes, tmp_path, reference):
 
 def test_slices_are_prepared_as_those_that_the_weights_were_trained_on(put):
     """A square scan, which needs no padding: to the bit what fusion writes."""
-    from replication.data.phantom import make_volume
+    from replication.data.phantom.volumes import make_volume
 
     volume = make_volume(name="coronacases_001", seed=1, size=96, depth=4)
     scan = Scan(put(volume.ct.astype(np.int16), np.diag([-4.0, 4, 8, 1])))
@@ -172,7 +172,7 @@ def test_a_folder_of_scans_goes_on_past_a_bad_one(drawn, put, tmp_path, eyes):
 
 
 def test_a_body_upside_down_against_its_header_is_said_and_strict_refuses(eyes, put, tmp_path):
-    from replication.data.phantom import make_volume
+    from replication.data.phantom.volumes import make_volume
 
     volume = make_volume(name="coronacases_001", seed=0, size=128, depth=10)
     wrong = put(volume.ct.astype(np.int16)[:, ::-1], np.diag([-2.5, 2.5, 12, 1]))

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from replication.data.batches import SliceBatches, SliceDataset
-from replication.data.store import read_store
+from replication.data.slices.store import read_store
 from replication.training.augmentation import Augmentation
+from replication.training.batches import SliceBatches, SliceDataset
 from replication.training.fit import EpochShuffle
 
 STILL = Augmentation(flip=0, rotation=0, scale=0, shift=0, brightness=0, contrast=0, gamma=0)

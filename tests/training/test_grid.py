@@ -9,7 +9,7 @@ import pytest
 
 from chslib.network import ARMS, CASCADES
 from replication.cli import main
-from replication.data.splits import FOLDS, PROTOCOLS
+from replication.data.slices.splits import FOLDS, PROTOCOLS
 from replication.evidence.ledger import paper_numbers
 from replication.peers import PEERS
 from replication.training.grid import (

@@ -18,13 +18,13 @@ import torch
 from chslib.metrics import SCORES, confusion, evaluate
 from chslib.network import RAIUNet, contour_map, count_parameters
 from replication.cli import main
-from replication.data.batches import with_neighbours
-from replication.data.splits import make_split
-from replication.data.store import read_store
+from replication.data.slices.splits import make_split
+from replication.data.slices.store import read_store
 from replication.evidence.records import read_record
 from replication.provenance import digest
 from replication.training import fit, networks, predictions
 from replication.training import run as train
+from replication.training.batches import with_neighbours
 from replication.training.grid import RUNS, get_run
 from replication.training.profiles import PROFILES, Profile
 from replication.training.recipe import RECIPES, AveragedWeights, cosine

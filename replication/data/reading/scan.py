@@ -14,10 +14,10 @@ import numpy as np
 from nibabel import orientations
 from numpy.typing import NDArray
 
-from replication.data.dicom import read_dicom
-from replication.data.intensity import Intensity, recognise
-from replication.data.nifti import Volume
-from replication.data.orientation import header_axes
+from replication.data.reading.dicom import read_dicom
+from replication.data.reading.intensity import Intensity, recognise
+from replication.data.reading.nifti import Volume
+from replication.data.reading.orientation import header_axes
 
 AXES = "LAS"  # in which `np.rot90` of a plane is the picture: spine at the bottom, the patient's right on the left
 OBLIQUE, SHEARED = 15.0, 1.0  # degrees from which it is said
@@ -53,7 +53,7 @@ class Scan:
 
         Args:
             axes: how it is stored, such as `LPS`, in place of what its header says.
-            intensity: `auto`, `hounsfield`, `offset` or `grey` (`data.intensity`); None for a mask.
+            intensity: `auto`, `hounsfield`, `offset` or `grey` (`intensity`); None for a mask.
             series: number or UID of the DICOM series, where a folder holds several.
         """
         self.path, self.notes, self.doubts = Path(path), [], []

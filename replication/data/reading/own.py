@@ -4,7 +4,7 @@
     volumes/lung/<patient>/<scan>.nii.gz        the same names
     volumes/infection/<patient>/<scan>.nii.gz
 
-A scan may have any name. Its header says how it lies (`replication.data.scan`), a folder or a table whose
+A scan may have any name. Its header says how it lies (`replication.data.reading.scan`), a folder or a table whose
 it is, and options which labels count.
 """
 
@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from replication.data.dicom import is_dicom
 from replication.data.names import stem
-from replication.data.orientation import Turn, judge
-from replication.data.scan import Scan
+from replication.data.reading.dicom import is_dicom
+from replication.data.reading.orientation import Turn, judge
+from replication.data.reading.scan import Scan
 
 SOURCE = "own"  # in `slices.csv`
 SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")

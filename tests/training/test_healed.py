@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from replication.data.batches import SliceDataset
-from replication.data.healed import RIM, healed, healed_slices, with_healed
-from replication.data.store import read_store
+from replication.data.slices.store import read_store
+from replication.training.batches import SliceDataset
+from replication.training.healed import RIM, healed, healed_slices, with_healed
 
 
 @pytest.fixture(scope="module")

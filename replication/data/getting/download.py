@@ -15,11 +15,11 @@ from typing import Any
 
 import nibabel as nib
 
-from replication.data.archives import BadArchive, WrongFile, check_archive, check_members, unpack
-from replication.data.inventory import PARTS, Inventory, stored_file
-from replication.data.on_disk import find_local, link, volume_of
-from replication.data.sources import SOURCES, Archive, Source
-from replication.data.transfer import DownloadError, beside, fetch
+from replication.data.getting.archives import BadArchive, WrongFile, check_archive, check_members, unpack
+from replication.data.getting.inventory import PARTS, Inventory, stored_file
+from replication.data.getting.on_disk import find_local, link, volume_of
+from replication.data.getting.sources import SOURCES, Archive, Source
+from replication.data.getting.transfer import DownloadError, beside, fetch
 
 _UNREADABLE = (
     OSError, EOFError, ValueError, zlib.error, nib.filebasedimages.ImageFileError,

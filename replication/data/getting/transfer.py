@@ -17,7 +17,7 @@ import requests
 import urllib3
 from tqdm import tqdm
 
-from replication.data.archives import MAGIC, WrongFile, room_for
+from replication.data.getting.archives import MAGIC, WrongFile, room_for
 
 with warnings.catch_warnings():  # in a notebook without widgets, pooch's own progress bar warns
     warnings.filterwarnings("ignore", message="IProgress not found")

@@ -27,8 +27,8 @@ from scipy import ndimage
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from replication.data.anatomy import INFECTED_AT, Chest
-from replication.data.phantom_drawing import AIR, Drawn, draw_scan, draw_slice
+from replication.data.phantom.anatomy import INFECTED_AT, Chest
+from replication.data.phantom.drawing import AIR, Drawn, draw_scan, draw_slice
 
 DEFAULT_VOLUMES = (
     "coronacases_001", "coronacases_002", "coronacases_003", "coronacases_004", "coronacases_005",

@@ -36,8 +36,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from threadpoolctl import threadpool_limits
 
-from replication.data.names import SOURCES
-from replication.data.picture_matching import (
+from replication.data.fusing.picture_matching import (
     FLIPS,
     Pictures,
     first_fit,
@@ -48,9 +47,10 @@ from replication.data.picture_matching import (
     unit,
     warp,
 )  # fmt: skip
-from replication.data.picture_matching import (
+from replication.data.fusing.picture_matching import (
     flip as flipped,
 )
+from replication.data.names import SOURCES
 
 SAME = 0.82  # correlation from which two slices show the same; see the numbers above
 SHARE = 0.3  # of the shorter volume's slices that must do so: annotators keep different slices

@@ -1,11 +1,11 @@
 """The organs around the lungs of a phantom's slice, from the couch to the airways; `anatomy` says where they lie.
 
-Units as in `anatomy`. Change nothing here without raising `phantom.REVISION`.
+Units as in `anatomy`. Change nothing here without raising `volumes.REVISION`.
 """
 
 import numpy as np
 
-from replication.data.anatomy import Array, Canvas, Chest, ramp, smooth_min
+from replication.data.phantom.anatomy import Array, Canvas, Chest, ramp, smooth_min
 
 
 def table(c: Canvas, chest: Chest, z: float) -> None:

@@ -1,4 +1,4 @@
-"""The paper's two data sources (Sec. 4.1, Table 1): what they are and where; `data.download` gets them.
+"""The paper's two data sources (Sec. 4.1, Table 1): what they are and where; `download` gets them.
 
 The data are for non-commercial research. The Zenodo record says CC BY 4.0, its author's README
 CC BY-NC-SA: keep to the stricter.

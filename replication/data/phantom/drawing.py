@@ -1,7 +1,7 @@
 """One slice of a phantom, painted from the couch to the noise; `anatomy` says where things lie.
 
 Distances, coordinates and units as in `anatomy`. Equal chests, scans and generators give equal
-slices, voxel by voxel: change nothing here without raising `phantom.REVISION`.
+slices, voxel by voxel: change nothing here without raising `volumes.REVISION`.
 """
 
 from dataclasses import dataclass
@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from replication.data import phantom_body
-from replication.data.anatomy import Array, Canvas, Chest, SmoothNoise
+from replication.data.phantom import body as phantom_body
+from replication.data.phantom.anatomy import Array, Canvas, Chest, SmoothNoise
 
 AIR = -1250.0  # HU outside a round field of view: the low end of Zenodo's window (register row 16)
 

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from replication.data.fusing.preparation import PARTS
 from replication.data.names import canonical, stem
-from replication.data.preparation import PARTS
 
 
 def find_volumes(volumes: str | os.PathLike) -> dict[str, dict[str, Path]]:

@@ -19,9 +19,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from replication.data.names import patient_of, source_of
-from replication.data.nifti import Volume
-from replication.data.orientation import LOOKED_AT, Turn, orient
-from replication.data.own import SOURCE, open_parts, orient_own
+from replication.data.reading.nifti import Volume
+from replication.data.reading.orientation import LOOKED_AT, Turn, orient
+from replication.data.reading.own import SOURCE, open_parts, orient_own
 from replication.files import write_whole
 
 PARTS = ("ct", "lung", "infection")

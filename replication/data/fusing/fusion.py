@@ -24,10 +24,10 @@ from typing import Any
 
 from tqdm import tqdm
 
+from replication.data.fusing.preparation import PARTS, PREPARATIONS, slices_of
+from replication.data.fusing.volume_folders import alone, as_json, find_volumes, read_json
 from replication.data.names import source_of
-from replication.data.own import SOURCE, Own, find_scans, patient_of
-from replication.data.preparation import PARTS, PREPARATIONS, slices_of
-from replication.data.volume_folders import alone, as_json, find_volumes, read_json
+from replication.data.reading.own import SOURCE, Own, find_scans, patient_of
 from replication.files import write_whole
 
 COLUMNS = (
@@ -55,7 +55,7 @@ def fuse(
     planes a worker; the disk holds, for a moment, what one volume a worker takes unpacked.
 
     Args:
-        volumes: folder with `ct`, `lung` and `infection`, each holding the same volumes (`data.own`).
+        volumes: folder with `ct`, `lung` and `infection`, each holding the same volumes (`reading.own`).
         store: folder to write. A finished volume whose files have not changed is not redone.
         size: rows and columns of the slices.
         window: HU shown as 0 and 255. Volumes already within 0..255 are taken as they are.
@@ -198,7 +198,7 @@ def _finish(store: Path, settings: dict, records: list[dict]) -> dict[str, Any]:
             f"{store}: every slice of {len(records)} volumes was dropped "
             f"({[r['dropped'] for r in records][:3]}); are the masks those of these volumes?"
         )
-    from replication.data.duplicates import find_duplicates
+    from replication.data.fusing.duplicates import find_duplicates
 
     copies = find_duplicates(rows, store)
     for row in rows:

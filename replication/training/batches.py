@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler, SequentialSampler
 
-from replication.data.store import TARGETS, SliceStore
+from replication.data.slices.store import TARGETS, SliceStore
 
 
 def with_neighbours(store: SliceStore, context: int) -> np.ndarray:

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from replication.data.batches import SliceDataset
-from replication.data.store import SliceStore
+from replication.data.slices.store import SliceStore
+from replication.training.batches import SliceDataset
 
 LEAST_HEALTHY = 0.4  # of the lung, or nothing is made
 RIM = 3  # pixels around the infection that are replaced too: it fades

@@ -1,0 +1,1 @@
+"""A scan from a file or a DICOM series: axes, units, and what belongs together."""

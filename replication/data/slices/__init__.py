@@ -1,0 +1,1 @@
+"""The slice store and its splits."""
