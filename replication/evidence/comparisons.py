@@ -39,12 +39,12 @@ def scores_of(
     Returns:
         Indexed by row and segmentation: paper; profile; slice, slice_std, seeds, slice_each; patient,
         patient_std, folds, patient_each; full. The scores by seed or fold are in ..._each. Deviations (ddof 1) are NaN below two values. All of ours but the last are of the
-        one profile in which most of the table's rows were trained, so that they can be compared;
+        one profile in which most of the table's rows were trained, under both protocols, so that they can be compared;
         full is on random slices by the profile `paper`, where that is another.
     """
     ours, numbers = our_records(results, profile), paper_numbers(f"Table {number}")
     lines = numbers[numbers["metric"] == metric].to_dict("records")
-    base = ours.alike([line["run"] for line in lines])
+    base = ours.alike([line["run"] for line in lines], protocols=tuple(UNITS))
     alike = ours.only(base) if base else ours
     full = ours.only("paper") if base != "paper" and "paper" in ours.accepted else None
     rows = {}
@@ -206,12 +206,12 @@ def infection_rows(ours: Ours) -> pd.DataFrame:
 
 def of_both(ours: Ours, run: str, plain: str, *, protocol: str) -> tuple[list[Record], list[Record]] | None:
     """Records of two runs under the seeds or folds that both have, in the same order; None if there are none."""
-    profile = ours.best(run, protocol=protocol)[0]
-    if not profile:
-        return None
-    mine, base = (ours.group(name, protocol=protocol, profile=profile) for name in (run, plain))
-    common = [suffix for suffix in mine if suffix in base]
-    return ([mine[s] for s in common], [base[s] for s in common]) if common else None
+    found = []
+    for profile in ours.accepted:  # one budget for both
+        mine, base = (ours.group(name, protocol=protocol, profile=profile) for name in (run, plain))
+        if common := [suffix for suffix in mine if suffix in base]:
+            found.append(([mine[s] for s in common], [base[s] for s in common]))
+    return max(found, key=lambda both: len(both[0]) if protocol == "patient" else 0, default=None)
 
 
 def with_larger(ours: Ours) -> dict[str, Ours]:

@@ -24,7 +24,7 @@ from replication.evidence.estimates import (
 from replication.evidence.records import first_stage_warning
 from replication.evidence.verdicts import Judgement, judge_claim, judge_parameters, judge_same, judge_score
 from replication.training.grid import get_run
-from replication.training.profiles import get_profile
+from replication.training.profiles import ANSWERING, get_profile
 
 __all__ = ["COLUMNS", "KINDS", "LEDGER_COLUMNS", "NOT_RUN", "ledger", "mean_and_std", "paper_numbers"]
 
@@ -61,7 +61,7 @@ def mean_and_std(values: Sequence[float], *, digits: int = 3) -> str:
 
 
 def ledger(
-    results: str | Path, *, profiles: Sequence[str] = ("paper", "cpu"), data: str | None = None
+    results: str | Path, *, profiles: Sequence[str] = ANSWERING, data: str | None = None
 ) -> pd.DataFrame:
     """A line for each of the paper's numbers: theirs, ours under both protocols, and the verdict.
 
@@ -70,7 +70,8 @@ def ledger(
 
     Args:
         results: folder of the records.
-        profiles: in order of preference, cell by cell; a claim is decided within one.
+        profiles: in order of preference, cell by cell (`replication.evidence.estimates` has the rule); a claim is
+            decided within one.
         data: see `replication.evidence.records.load_records`.
 
     Returns:
@@ -82,7 +83,7 @@ def ledger(
     """
     if "smoke" in profiles:
         raise ValueError(
-            "smoke records come from synthetic slices and never count; expected paper, cpu or both."
+            f"smoke records come from synthetic slices and never count; expected some of {', '.join(ANSWERING)}."
         )
     for profile in profiles:
         get_profile(profile)

@@ -12,7 +12,7 @@ from replication.evidence.estimates import COLUMNS, Ours
 from replication.evidence.ledger import NOT_RUN, ledger_of, paper_numbers
 from replication.training.evaluation import BOUNDARY, CONFIDENCE, OVERLAP, TOLERANCES
 from replication.training.grid import RUNS, Run
-from replication.training.profiles import PROFILES
+from replication.training.profiles import ANSWERING, PROFILES
 
 DRY_RUN = "DRY RUN, no result"  # in place of "ours", and of every verdict, where smoke fills a table
 HEADS = ("Param.", *COLUMNS)
@@ -23,7 +23,7 @@ def our_records(results: str | Path | Ours, profile: str | None = None, data: st
 
     Args:
         results: folder of the records, or these already read.
-        profile: whose; None: paper's where there are any for a row, else cpu's. "smoke": a dry run.
+        profile: whose; None: row by row by the rule of `replication.evidence.estimates`. "smoke": a dry run.
         data: see `replication.evidence.records.load_records`.
 
     Raises:
@@ -31,7 +31,7 @@ def our_records(results: str | Path | Ours, profile: str | None = None, data: st
     """
     if isinstance(results, Ours):
         return results
-    return Ours(results, ("paper", "cpu") if profile is None else (profile,), data=data)
+    return Ours(results, ANSWERING if profile is None else (profile,), data=data)
 
 
 def _lines(ours: Ours, numbers: pd.DataFrame) -> pd.DataFrame:

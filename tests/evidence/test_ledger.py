@@ -60,24 +60,55 @@ def test_new_patients_stand_beside_and_never_decide(tmp_path):
     assert false["new patients"] == "0.250 ± 0.212"  # 1 - precision
 
 
-def test_paper_is_preferred_to_cpu_cell_by_cell(tmp_path):
-    for run, profile, dsc in (("table4-bu", "cpu", 0.5), ("table4-bu-seed1", "cpu", 0.5),
-                              ("table4-bu", "paper", 0.3), ("table4-rib", "cpu", 0.43)):  # fmt: skip
-        write(tmp_path, a_record(run, profile, dsc=dsc))
+@pytest.mark.parametrize(
+    ("trained", "answers"),
+    [
+        (
+            [("cpu", 0.5), ("paper", 0.3)],
+            ("0.300", 1, "paper", ""),
+        ),  # the worse score, if it is of the larger budget
+        ([("cpu", 0.5), ("cpu-long", 0.6), ("cpu-30", 0.4)], ("0.400", 1, "cpu-30", "128x128, 2 epochs")),
+        ([("cpu-256", 0.7), ("cpu", 0.5), ("cpu-long", 0.6)], ("0.600", 1, "cpu-long", "128x128, 2 epochs")),
+        ([("cpu-256", 0.7)], ("0.700", 1, "cpu-256", "256x256, 2 epochs")),
+        ([("cpu-256", 0.7), ("cpu", 0.5)], ("0.500 ± 0.000", 2, "cpu", "128x128, 2 epochs")),
+        ([("smoke", 0.7)], (NOT_RUN, 0, "", "")),
+    ],
+)
+def test_of_several_budgets_one_answers_whatever_its_score_and_seeds(tmp_path, trained, answers):
+    for profile, dsc in trained:
+        write(tmp_path, a_record("table4-bu", profile, dsc=dsc))
+    for seed, dsc in ((1, 0.5), (2, 0.54)):  # another row's, which tell the spread of every row
+        write(tmp_path, a_record(f"table4-rib-seed{seed}", "cpu", dsc=dsc))
+    if ("cpu", 0.5) in trained:
+        write(tmp_path, a_record("table4-bu-seed1", "cpu", dsc=0.5))
     lines = ledger(tmp_path).set_index("id")
-    assert lines.loc["t4-bu-dsc", ["ours", "n", "profile", "at"]].tolist() == ["0.300", 1, "paper", ""]
-    assert lines.loc["t4-rib-dsc", ["ours", "profile", "at"]].tolist() == [
-        "0.430",
-        "cpu",
-        "128x128, 2 epochs",
-    ]
-    only = ledger(tmp_path, profiles=("cpu",)).set_index("id")
-    assert only.loc["t4-bu-dsc", ["ours", "n"]].tolist() == ["0.500 ± 0.000", 2]
-    assert (
-        table(4, tmp_path, profile="cpu")
-        .loc[("BU", "ours, random slices, 2 seeds"), "DSC"]
-        .startswith("0.500")
-    )
+    assert tuple(lines.loc["t4-bu-dsc", ["ours", "n", "profile", "at"]]) == answers
+    if answers[1]:
+        freedom = 2 if ("cpu", 0.5) in trained else 1
+        assert f"({freedom} degrees of freedom)" in lines.loc["t4-bu-dsc", "reason"]
+    assert ledger(tmp_path, profiles=("cpu",)).set_index("id").loc["t4-rib-dsc", "ours"].startswith("0.520")
+
+
+def test_a_claim_compares_one_budget_and_waits_for_all_its_runs(tmp_path):
+    def claim(id):
+        return ledger(tmp_path).set_index("id").loc[id, ["ours", "profile", "verdict"]].tolist()
+
+    rows = ("table4-bu", "table4-rib", "table4-hp", "table4-full")
+    for run, dsc in zip(rows, (0.4, 0.5, 0.6, 0.7)):
+        write(tmp_path, a_record(run, "cpu", dsc=dsc))
+    before = claim("claim-components-direct")
+    assert before[0].startswith("3 of 3 hold") and before[1] == "cpu"
+    # Beside rivals of five epochs this one would turn it round.
+    write(tmp_path, a_record("table4-full", "cpu-30", dsc=0.3))
+    write(tmp_path, a_record("table4-hp", "cpu-30", dsc=0.9))
+    assert claim("claim-components-direct") == before
+    assert ledger(tmp_path).set_index("id").loc["t4-full-dsc", "profile"] == "cpu-30"
+    scores = scores_of(4, tmp_path)
+    assert set(scores["profile"]) == {"cpu"} and gains(scores)["slice"].iloc[-1] == pytest.approx(0.1)
+    for run in rows[:2]:
+        write(tmp_path, a_record(run, "cpu-30", dsc=0.5))
+    assert claim("claim-components-direct")[0].startswith("1 of 3 hold")
+    assert claim("claim-components-direct")[1] == "cpu-30"
 
 
 def out_of_time(run: str, profile: str, *, dsc: float) -> dict:
