@@ -1,17 +1,12 @@
-"""MiniSeg: counts, every block against direct formulas, the two paths, deep supervision, gradients."""
-
-import doctest
-import math
+"""MiniSeg: every block against direct formulas, the two paths, deep supervision."""
 
 import pytest
 import torch
+from by_hand import assert_same, normed, randn, resize
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-import replication.peers.miniseg
 from chslib.loss import segmentation_loss
-from chslib.metrics import confusion, scores
-from chslib.network import count_parameters
 from replication.peers.miniseg import (
     AttentivePyramid,
     ConvBlock,
@@ -23,78 +18,6 @@ from replication.peers.miniseg import (
 )
 
 NARROW = {"widths": (4, 8, 12, 16), "blocks": (1, 2, 2, 1)}
-
-
-def randn(*shape: int) -> Tensor:
-    return torch.randn(*shape, dtype=torch.float64)
-
-
-def assert_same(got: Tensor, expected: Tensor) -> None:
-    torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-9)
-
-
-# ---- parameters, counted layer by layer without the code ---------------------------------------
-
-
-def conv(i: int, o: int, k: int = 1) -> int:
-    return i * o * k * k
-
-
-def norm_act(c: int) -> int:
-    return 2 * c + c
-
-
-def light(i: int, o: int) -> int:
-    return conv(i, o) + 25 * o + norm_act(o)
-
-
-def pyramid(i: int, o: int) -> int:
-    r = o // 4
-    attention, merge = 4 * r, 4 * r * r
-    return conv(i, r) + 4 * 9 * r + attention + merge + norm_act(o)
-
-
-def plain(i: int, o: int) -> int:
-    return conv(i, o, 3) + norm_act(o)
-
-
-def fusion(i: int, o: int) -> int:
-    return conv(i, o) + 2 * 9 * o + 2 * o + conv(o, o) + 2 * o + o
-
-
-def miniseg_count(in_channels: int, classes: int, *, decoder_bias: bool = True) -> int:
-    total, c = 0, in_channels
-    for out, blocks, block in ((8, 2, plain), (24, 3, pyramid), (32, 8, pyramid), (64, 6, pyramid)):
-        total += block(c, out) + light(c, out) + blocks * block(out, out) + blocks // 2 * light(out, out)
-        c = out
-    total += sum(conv(2 * c, 2 * c) + 2 * 2 * c for c in (8, 24, 32))
-    total += conv(64, 64) + norm_act(64) + fusion(64, 32) + fusion(32, 24) + fusion(24, 8)
-    total += decoder_bias * (64 + 32 + 24 + 8)
-    return total + sum((c + 1) * classes for c in (8, 24, 32, 64))
-
-
-def test_parameters_are_those_of_the_released_network():
-    assert miniseg_count(3, 2) == 82_912
-    assert count_parameters(MiniSeg(in_channels=3, out_channels=2)) == 82_912
-
-
-def test_parameters_of_one_channel_in_and_out():
-    network = MiniSeg()
-    # Two input channels less for a 3x3 and a 1x1 to 8 maps, and one output less of four heads.
-    assert count_parameters(network) == miniseg_count(1, 1) == 82_912 - 2 * 8 * (9 + 1) - (128 + 4) == 82_620
-    assert miniseg_count(1, 1, decoder_bias=False) == 82_492
-    assert network.widths == (8, 24, 32, 64)
-
-
-# ---- blocks against direct formulas ------------------------------------------------------------
-
-
-def normed(x: Tensor, norm: nn.BatchNorm2d) -> Tensor:
-    def broadcast(t: Tensor) -> Tensor:
-        return t.view(1, -1, 1, 1)
-
-    x = (x - broadcast(norm.running_mean)) / broadcast(norm.running_var + norm.eps).sqrt()
-    return x * broadcast(norm.weight) + broadcast(norm.bias)
 
 
 def prelu(x: Tensor, act: nn.PReLU) -> Tensor:
@@ -167,11 +90,6 @@ def test_attentive_pyramid(settled, stride):
     assert_same(block(x), expected)
 
 
-def test_pyramid_needs_four_levels():
-    with pytest.raises(ValueError, match="multiple of 4"):
-        AttentivePyramid(4, 10)
-
-
 @pytest.mark.parametrize("blocks", [1, 2, 3])
 def test_stage_of_two_paths(settled, blocks):
     stage = vary(settled(Stage(AttentivePyramid, 3, 4, blocks=blocks)))
@@ -196,10 +114,6 @@ def test_exchange_adds_half_to_each_path(settled):
     got_o, got_l = exchange(o, light_path)
     assert_same(got_l, light_path + z[:, :3])
     assert_same(got_o, o + z[:, 3:])
-
-
-def resize(x: Tensor, height: int, width: int) -> Tensor:
-    return F.interpolate(x, size=(height, width), mode="bilinear", align_corners=False)
 
 
 def test_fusion(settled):
@@ -235,44 +149,6 @@ def test_the_network_wires_them(settled):
     assert [len(stage.o_blocks) for stage in n.stages] == list(NARROW["blocks"])
 
 
-# ---- the network -------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("arguments", [{}, NARROW])
-@pytest.mark.parametrize(("batch", "height", "width"), [(4, 64, 64), (1, 48, 80), (2, 16, 16)])
-def test_four_maps_of_the_inputs_size(arguments, batch, height, width):
-    network = MiniSeg(**arguments)
-    x = torch.rand(batch, 1, height, width)
-    out = network.all_outputs(x)
-    assert len(out) == 4
-    assert all(m.shape == x.shape for m in out)
-    assert network(x).shape == x.shape
-    assert torch.isfinite(network(x)).all()
-    assert out[0].min() < 0  # logits
-
-
-def test_evaluation_is_repeatable_and_takes_each_slice_alone(settled):
-    network = settled(MiniSeg())
-    x = randn(3, 1, 64, 64)
-    assert torch.equal(network(x), network(x))
-    assert_same(network(x[1:2]), network(x)[1:2])
-    assert_same(network.to(memory_format=torch.channels_last)(x), network(x))
-
-
-# A constant before a batch norm is taken off again: these four biases never learn.
-BEFORE_A_NORM = {"deepest.0.bias"} | {f"fusions.{i}.lateral.0.bias" for i in range(3)}
-
-
-@pytest.mark.parametrize("arguments", [{}, NARROW])
-def test_every_parameter_learns_but_biases_before_a_norm(arguments):
-    torch.manual_seed(0)
-    network = MiniSeg(**arguments).double()
-    network.training_loss(randn(2, 1, 64, 64), (torch.rand(2, 1, 64, 64) > 0.8).double()).backward()
-    silent = {k for k, p in network.named_parameters() if p.grad is None or p.grad.abs().max() < 1e-12}
-    assert silent == BEFORE_A_NORM
-    assert sum(p.numel() for k, p in MiniSeg().named_parameters() if k in BEFORE_A_NORM) == 128
-
-
 def test_training_loss_is_the_mean_over_the_heads():
     torch.manual_seed(0)
     network = MiniSeg(**NARROW).eval()
@@ -282,50 +158,3 @@ def test_training_loss_is_the_mean_over_the_heads():
     assert network.training_loss(x, mask).item() == pytest.approx(sum(each) / 4, rel=1e-6)
     with pytest.raises(ValueError, match="unsqueeze"):
         network.training_loss(x, mask[:, 0])
-
-
-def test_it_overfits_two_slices():
-    torch.manual_seed(0)
-    network = MiniSeg(**NARROW)
-    mask = torch.zeros(2, 1, 64, 64)
-    mask[0, 0, 8:32, 16:40], mask[1, 0, 30:50, 20:60] = 1, 1
-    image = 0.3 * torch.rand(2, 1, 64, 64) + 0.6 * mask
-    optimiser = torch.optim.Adam(network.parameters(), 1e-2)
-    for _ in range(20):
-        optimiser.zero_grad()
-        network.training_loss(image, mask).backward()
-        optimiser.step()
-    assert scores(confusion(network(image) > 0, mask).sum(0))["dsc"] > 0.85
-
-
-def test_bad_input_is_refused():
-    network = MiniSeg(**NARROW)
-    for call in (network, network.all_outputs, lambda x: network.training_loss(x, torch.zeros_like(x))):
-        with pytest.raises(ValueError, match="divide by 16.*48x64"):
-            call(torch.zeros(1, 1, 40, 64))
-        with pytest.raises(ValueError, match=r"expected \(N, 1, H, W\)"):
-            call(torch.zeros(1, 3, 64, 64))
-        with pytest.raises(ValueError, match="NaN"):
-            call(torch.full((1, 1, 64, 64), math.nan))
-    with pytest.raises(ValueError, match="one pixel"):
-        network(torch.zeros(1, 1, 16, 16))
-    assert network.eval()(torch.zeros(1, 1, 16, 16)).shape == (1, 1, 16, 16)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"widths": (8, 24, 32)}, "expected four"),
-        ({"widths": (0, 24, 32, 64)}, "expected four"),
-        ({"widths": (8, 22, 32, 64)}, "multiples of 4"),
-        ({"blocks": (2, 0, 1, 1)}, "each at least 1"),
-        ({"blocks": (2, 3, 8)}, "expected four"),
-    ],
-)
-def test_bad_arguments_are_refused(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        MiniSeg(**arguments)
-
-
-def test_examples():
-    assert doctest.testmod(replication.peers.miniseg).failed == 0
