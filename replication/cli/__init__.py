@@ -29,8 +29,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] in ("chslib", "replication"):
             raise
+        extra = "study,export" if error.name == "onnx" else "study"
         print(
-            f"error: {error}; this command needs the packages of `pip install chslib[study]`", file=sys.stderr
+            f"error: {error}; this command needs the packages of `pip install chslib[{extra}]`",
+            file=sys.stderr,
         )
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
