@@ -6,6 +6,7 @@ and MedSeg's nr. 2 names its volumes 1 to 9 (`rp_im/1.nii.gz`; here `medseg_1`).
 
 import re
 
+PARTS = ("ct", "lung", "infection")  # a volume's three files, and a slice's three pictures
 SOURCES = ("coronacases", "radiopaedia", "medseg")
 REPEATED_STUDIES = ("radiopaedia_10_85902",)  # one patient, several volumes: 20 volumes, 19 patients
 # The paper's two sources (Table 1), by the names of its references.

@@ -1,5 +1,6 @@
 """What the tests of data share: a server of small archives, and what asks it."""
 
+import pooch
 import pytest
 from served import SERVED, SMALL, serving
 
@@ -7,7 +8,20 @@ from replication.data.getting.download import download
 
 
 @pytest.fixture
-def server(monkeypatch):
+def waits(monkeypatch):
+    """The seconds that are waited between attempts; none of them are."""
+
+    class Clock:
+        asked: list[float] = []
+        sleep = asked.append
+
+    monkeypatch.setattr(pooch.core, "time", Clock)
+    Clock.asked.clear()
+    return Clock.asked
+
+
+@pytest.fixture
+def server(monkeypatch, waits):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with serving(SERVED) as running:
         yield running
@@ -20,7 +34,7 @@ def get(server, tmp_path):
     def run(**options):
         keys = options.pop("datasets", ("zenodo", "medseg"))
         given = {
-            "sources": SMALL, "base_urls": dict.fromkeys(keys, server.url), "wait": 0, "timeout": 5,
+            "sources": SMALL, "base_urls": dict.fromkeys(keys, server.url), "timeout": 5,
             "progress": False, "tries": 3, "datasets": keys,
         }  # fmt: skip
         return download(tmp_path / "data", **{**given, **options})

@@ -204,16 +204,6 @@ def stalls(handler, content, n) -> None:
     handler.close_connection = True
 
 
-def drips(handler, content, n) -> None:
-    handler.send_response(200)
-    handler.send_header("Content-Length", str(len(content)))
-    handler.end_headers()
-    handler.close_connection = True
-    for k in range(50):
-        handler.wfile.write(content[k : k + 1])
-        time.sleep(0.05)
-
-
 def wrong_range(handler, content, n) -> None:
     """Breaks, then answers 206 with a range that was not asked for."""
     if n == 1:

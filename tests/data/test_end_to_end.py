@@ -64,7 +64,7 @@ def served() -> dict[str, bytes]:
 
 
 @pytest.fixture
-def server(served, monkeypatch):
+def server(served, monkeypatch, waits):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with serving(served) as running:
         yield running
@@ -84,7 +84,7 @@ def fetch(server, served, tmp_path):
     def run():
         return download(
             tmp_path / "data", sources=dict(sources()), base_urls=dict.fromkeys(SOURCES, server.url),
-            tries=3, wait=0, timeout=5, progress=False,
+            tries=3, timeout=5, progress=False,
         )  # fmt: skip
 
     return run

@@ -3,9 +3,9 @@
 import json
 import os
 import shutil
-from pathlib import Path
 
 import pytest
+import tqdm
 from served import (
     ALL,
     ANOTHER,
@@ -20,7 +20,6 @@ from served import (
     breaks,
     breaks_without_ranges,
     content_of,
-    drips,
     empty,
     hangs_up,
     once,
@@ -33,11 +32,14 @@ from served import (
     wrong_range,
 )
 
-from replication.data.fusing.fusion import find_volumes
 from replication.data.getting import archives, transfer
 
 
-def test_everything_from_a_server_that_behaves(server, get, tmp_path, capsys) -> None:
+def asked_for(server, name: str) -> list[str | None]:
+    return [span for asked, span in server.seen if asked == name]
+
+
+def test_everything_from_a_server_that_behaves_and_nothing_twice(server, get, tmp_path, capsys) -> None:
     told = get(progress=True)
     shown = capsys.readouterr().err
     assert all(f"{name}: 100%" in shown for name in SERVED) and "SHA256" not in shown
@@ -53,67 +55,61 @@ def test_everything_from_a_server_that_behaves(server, get, tmp_path, capsys) ->
     }
     json.dumps(told)
     assert len(server.seen) == 6 and all(asked is None for _, asked in server.seen)
-    zenodo = [v for v in ALL if v.startswith("ct/") and "medseg" not in v]
-    for path in (tmp_path / "data/volumes/ct").glob("medseg_*"):
-        path.unlink()  # until fusion knows MedSeg's names
-    assert sorted(find_volumes(told["volumes"])) == sorted(Path(v).name[:-7] for v in zenodo)
-
-
-def test_a_second_call_touches_nothing_and_needs_no_archive(server, get, tmp_path) -> None:
-    get()
     for archive in (tmp_path / "data/archives").glob("*.zip"):
-        archive.unlink()
+        archive.unlink()  # volumes that are there need none
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "data").rglob("*")}
-    server.seen.clear()
     told = get()
-    assert told["fetched"] == told["unpacked"] == [] and server.seen == []
+    assert told["fetched"] == told["unpacked"] == [] and len(server.seen) == 6
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "data").rglob("*")} == before
+
+
+BREAKS = once(breaks)
 
 
 @pytest.mark.parametrize("name", [LUNG, "rp_msk.zip"])
 @pytest.mark.parametrize(
     "manner",
     [
-        once(breaks), breaks_without_ranges, once(shorter), once(unavailable, 2), once(hangs_up, 2), once(page),
-        once(another), once(stalls), once(drips), wrong_range, once(empty, 2),
+        BREAKS, breaks_without_ranges, once(shorter), once(unavailable, 2), once(hangs_up, 2), once(page),
+        once(another), once(stalls), wrong_range, once(empty, 2),
     ],
 )  # fmt: skip
 def test_what_passes_is_got_over_in_one_call(server, get, tmp_path, manner, name) -> None:
     server.manners[name] = manner
     key = "zenodo" if name in ZENODO else "medseg"
-    told = get(timeout=0.5, datasets=(key,))  # shorter than `stalls` and `drips` last
+    told = get(timeout=0.5, datasets=(key,))  # shorter than `stalls` lasts
     assert name in told["unpacked"]
     assert_all_there(tmp_path / "data", without=tuple(MEDSEG if key == "zenodo" else ZENODO))
+    if manner is BREAKS:  # the rest is asked for, not the whole
+        assert asked_for(server, name) == [None, f"bytes={len(SERVED[name]) // 3}-"]
 
 
-def test_the_rest_is_asked_for_not_the_whole(server, get, tmp_path) -> None:
-    server.manners[CT] = once(breaks)
-    get(datasets=("zenodo",))
-    third = len(SERVED[CT]) // 3
-    assert [asked for name, asked in server.seen if name == CT] == [None, f"bytes={third}-"]
-
-
-ALWAYS = {
-    "404": (lambda h, c, n: h.answer(404, b""), "HTTP 404"),
-    "503": (unavailable, "HTTP 503"),
-    "page": (page, r"text/html\) is not a zip"),
-    "shorter": (shorter, sum_of(SERVED[LUNG][:-50])),
-    "another": (another, sum_of(ANOTHER)),
-    "hangs up": (hangs_up, "connection failed or broke"),
-    "breaks": (lambda h, c, n: h.honest(c, until=500, ranges=False), "connection failed or broke"),
-    "drips": (drips, r"stalled: \d+ bytes"),
+ALWAYS = {  # how the server answers, what is told, how often it is asked
+    "404": (lambda h, c, n: h.answer(404, b""), "HTTP 404", 1),
+    "503": (unavailable, "HTTP 503", 3),
+    "page": (page, r"text/html\) is not a zip", 3),
+    "shorter": (shorter, sum_of(SERVED[LUNG][:-50]), 2),  # the same wrong file twice is what there is
+    "another": (another, sum_of(ANOTHER), 2),
+    "hangs up": (hangs_up, "aborted", 3),
+    "breaks": (lambda h, c, n: h.honest(c, until=500, ranges=False), "more expected", 3),
+    # Breaks, then a wrong range, which drops the part: each round brings bytes, but the same ones.
+    "circles": (lambda h, c, n: wrong_range(h, c, 2 if h.headers.get("Range") else 1), "another range", 3),
     "browsers only": (
-        lambda h, c, n: h.answer(202, b"", {"x-amzn-waf-action": "challenge"}), "lets only browsers in",
+        lambda h, c, n: h.answer(202, b"", {"x-amzn-waf-action": "challenge"}), "lets only browsers in", 1,
     ),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("manner", ALWAYS)
-def test_what_does_not_pass_is_told_and_mended_by_a_second_call(server, get, tmp_path, manner) -> None:
-    server.manners[LUNG], said = ALWAYS[manner]
+def test_what_does_not_pass_is_told_and_mended_by_a_second_call(
+    server, get, tmp_path, manner, monkeypatch
+) -> None:
+    monkeypatch.setattr(transfer, "PROGRESS", 10_000)  # 1 MiB, in archives of 20 KB
+    server.manners[LUNG], said, times = ALWAYS[manner]
     data = tmp_path / "data"
     with pytest.raises(FileNotFoundError, match=said) as caught:
-        get(timeout=0.3 if manner == "drips" else 5)
+        get()
+    assert len(asked_for(server, LUNG)) == times
     text = str(caught.value)
     assert text.startswith("1 of 6 archives")
     for needed in (
@@ -130,25 +126,6 @@ def test_what_does_not_pass_is_told_and_mended_by_a_second_call(server, get, tmp
     assert_all_there(data)
 
 
-def test_tries_are_counted(server, get) -> None:
-    server.manners[LUNG] = unavailable
-    with pytest.raises(FileNotFoundError, match="HTTP 503"):
-        get(datasets=("zenodo",), tries=3)
-    assert sum(name == LUNG for name, _ in server.seen) == 3
-    server.seen.clear()
-    server.content.pop(LUNG)
-    with pytest.raises(FileNotFoundError, match="HTTP 404"):
-        get(datasets=("zenodo",), tries=3)
-    assert sum(name == LUNG for name, _ in server.seen) == 1
-
-
-def test_the_same_wrong_file_twice_is_not_fetched_a_third_time(server, get) -> None:
-    server.manners[LUNG] = another
-    with pytest.raises(FileNotFoundError, match="wrong checksum"):
-        get(datasets=("zenodo",), tries=5)
-    assert sum(name == LUNG for name, _ in server.seen) == 2
-
-
 def test_a_host_that_is_gone(get, tmp_path) -> None:
     with pytest.raises(FileNotFoundError, match="3 of 3 archives.*") as caught:
         get(base_urls={"zenodo": "http://127.0.0.1:1/"}, datasets=("zenodo",))
@@ -156,16 +133,16 @@ def test_a_host_that_is_gone(get, tmp_path) -> None:
     assert content_of(tmp_path) == {}
 
 
-def test_waits_grow_and_keep_to_what_the_server_asks(server, get, monkeypatch) -> None:
-    waits = []
-    monkeypatch.setattr(transfer.time, "sleep", waits.append)
+def test_waits_grow_and_keep_to_what_the_server_asks(server, get, waits, monkeypatch) -> None:
+    asked = []
+    monkeypatch.setattr(transfer, "wait_for", asked.append)
     server.manners[LUNG] = lambda h, c, n: h.answer(503, b"", {"Retry-After": "7"} if n == 2 else {})
     with pytest.raises(FileNotFoundError):
-        get(datasets=("zenodo",), tries=5, wait=1.0)
-    assert waits == [1, 7, 4, 8]
+        get(datasets=("zenodo",), tries=4)
+    assert waits == [1, 2, 3] and asked == ["", "7", "", ""]
 
 
-def test_breaks_that_bring_the_file_on_are_not_failures(server, get, tmp_path, monkeypatch) -> None:
+def test_breaks_that_bring_the_file_on_are_not_failures(server, get, monkeypatch) -> None:
     monkeypatch.setattr(transfer, "PROGRESS", 100)
     step = len(SERVED[CT]) // 8
 
@@ -174,50 +151,26 @@ def test_breaks_that_bring_the_file_on_are_not_failures(server, get, tmp_path, m
         handler.honest(content, until=int(asked[6:-1]) + step)
 
     server.manners[CT] = slow
-    get(datasets=("zenodo",), tries=2)
-    assert sum(name == CT for name, _ in server.seen) >= 8
+    get(datasets=("zenodo",), tries=1)
+    assert len(asked_for(server, CT)) >= 8
 
 
-def test_going_round_in_circles_is_no_progress(server, get, monkeypatch) -> None:
-    """Breaks, then a wrong range, which drops the part: each round brings bytes, but the same ones."""
-    monkeypatch.setattr(transfer, "PROGRESS", 100)
-
-    def circles(handler, content, n):
-        if n > 20:
-            return NotImplemented
-        return wrong_range(handler, content, 2 if handler.headers.get("Range") else 1)
-
-    server.manners[LUNG] = circles
-    with pytest.raises(FileNotFoundError, match="another range"):
-        get(datasets=("zenodo",), tries=3)
-    assert sum(name == LUNG for name, _ in server.seen) == 3
-
-
-def test_a_part_of_another_version_is_dropped(server, get, tmp_path) -> None:
-    """The kept part does not belong to what the server has now: wrong sum, then from zero."""
-    part = tmp_path / f"data/archives/{LUNG}.part"
+@pytest.mark.parametrize("name", [LUNG, "rp_msk.zip"])
+def test_a_part_of_a_former_call_is_gone_on_with_or_dropped(server, get, tmp_path, name) -> None:
+    """Its own begin; all of it; one of another version (wrong sum, then from zero); one that is too long."""
+    part, whole = tmp_path / f"data/archives/{name}.part", SERVED[name]
     part.parent.mkdir(parents=True)
-    for kept in (b"PK\3\4" + bytes(500), SERVED[LUNG], SERVED[LUNG] + b"more"):
+    key = "zenodo" if name in ZENODO else "medseg"
+    for kept, asked in (
+        (whole[:1000], 1), (whole, 1), (b"PK\3\4" + bytes(500), 2), (whole + b"more", 2)
+    ):  # fmt: skip
+        server.seen.clear()
         part.write_bytes(kept)
-        get(datasets=("zenodo",))
-        assert_all_there(tmp_path / "data", without=tuple(MEDSEG))
+        assert get(datasets=(key,))["checksums"][name] == sum_of(whole)
+        assert asked_for(server, name) == [f"bytes={len(kept)}-", None][:asked]
+        assert_all_there(tmp_path / "data", without=tuple(MEDSEG if key == "zenodo" else ZENODO))
         shutil.rmtree(tmp_path / "data/volumes")
-        (part.parent / LUNG).unlink()
-
-
-def test_a_part_that_is_too_long_is_dropped_even_where_no_sum_is_known(get, tmp_path) -> None:
-    part = tmp_path / "data/archives/rp_msk.zip.part"
-    part.parent.mkdir(parents=True)
-    part.write_bytes(SERVED["rp_msk.zip"] + b"more")  # unzips as well as without
-    assert get(datasets=("medseg",))["checksums"]["rp_msk.zip"] == sum_of(SERVED["rp_msk.zip"])
-
-
-def test_a_whole_part_is_not_fetched_again(server, get, tmp_path) -> None:
-    part = tmp_path / f"data/archives/{LUNG}.part"
-    part.parent.mkdir(parents=True)
-    part.write_bytes(SERVED[LUNG])
-    get(datasets=("zenodo",))
-    assert [asked for name, asked in server.seen if name == LUNG] == [f"bytes={len(SERVED[LUNG])}-"]
+        (part.parent / name).unlink()
 
 
 def test_a_page_does_not_overwrite_what_is_kept(server, get, tmp_path) -> None:
@@ -228,52 +181,33 @@ def test_a_page_does_not_overwrite_what_is_kept(server, get, tmp_path) -> None:
     with pytest.raises(FileNotFoundError, match="not a zip"):
         get(datasets=("zenodo",))
     assert part.read_bytes() == SERVED[LUNG][:1000]
-    server.manners.clear()
-    server.seen.clear()
-    get(datasets=("zenodo",))
-    assert server.seen == [(LUNG, "bytes=1000-")]
 
 
-def test_an_interruption_leaves_the_part_and_nothing_else(server, get, tmp_path, monkeypatch) -> None:
-    def interrupted(self, raw, data, out, bar):
-        out.write(data + raw.read(700, decode_content=False))
+@pytest.mark.parametrize("where", ["transfer", "unpacking"])
+def test_an_interruption_leaves_the_part_and_whole_volumes(server, get, tmp_path, monkeypatch, where) -> None:
+    def interrupted(*_):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(transfer.ResumingDownloader, "_copy", interrupted)
+        if where == "transfer":
+            patch.setattr(tqdm.tqdm, "update", interrupted)
+        else:
+            patch.setattr(archives.shutil, "copyfileobj", interrupted)
         with pytest.raises(KeyboardInterrupt):
             get()
-    assert content_of(tmp_path) == {f"data/archives/{CT}.part": SERVED[CT][:704]}
+    left = content_of(tmp_path / "data")
+    assert list(left) == [f"archives/{CT}.part" if where == "transfer" else f"archives/{CT}"]
+    assert SERVED[CT].startswith(*left.values())
+    server.seen.clear()
     get()
-    assert (CT, "bytes=704-") in server.seen
-    assert_all_there(tmp_path / "data")
-
-
-def test_an_interruption_while_unpacking(server, get, tmp_path, monkeypatch) -> None:
-    calls = []
-
-    def interrupted(*arguments):
-        calls.append(1)
-        if len(calls) == 25:  # in the second archive
-            raise KeyboardInterrupt
-        return write(*arguments)
-
-    write = archives._write
-    monkeypatch.setattr(archives, "_write", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        get()
-    assert content_of(tmp_path / "data/volumes") == right(CT)
-    get()
+    assert asked_for(server, CT) == ([f"bytes={len(*left.values())}-"] if where == "transfer" else [])
     assert_all_there(tmp_path / "data")
 
 
 def test_further_addresses_are_asked(server, tmp_path) -> None:
     urls = ("http://127.0.0.1:1/x", "nonsense://x", server.url + "gone/nowhere", server.url + LUNG)
     place = tmp_path / LUNG
-    transfer.fetch(
-        urls, place, sha256=sum_of(SERVED[LUNG]), check=lambda p: archives.check_archive(p, None), wait=0,
-        progress=False,
-    )  # fmt: skip
+    transfer.fetch(urls, place, check=lambda _: None, tries=4, timeout=5, progress=False)
     assert place.read_bytes() == SERVED[LUNG] and os.listdir(tmp_path) == [LUNG]
 
 

@@ -24,9 +24,9 @@ from typing import Any
 
 from tqdm import tqdm
 
-from replication.data.fusing.preparation import PARTS, PREPARATIONS, slices_of
+from replication.data.fusing.preparation import PREPARATIONS, slices_of
 from replication.data.fusing.volume_folders import alone, as_json, find_volumes, read_json
-from replication.data.names import source_of
+from replication.data.names import PARTS, source_of
 from replication.data.reading.own import SOURCE, Own, find_scans, patient_of
 from replication.files import write_whole
 

@@ -18,13 +18,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from replication.data.names import patient_of, source_of
+from replication.data.names import PARTS, patient_of, source_of
 from replication.data.reading.nifti import Volume
 from replication.data.reading.orientation import LOOKED_AT, Turn, orient
 from replication.data.reading.own import SOURCE, open_parts, orient_own
 from replication.files import write_whole
 
-PARTS = ("ct", "lung", "infection")
 LABELS = {"lung": 2, "infection": 3}  # the highest; lung: left and right
 PREPARATIONS = ("window", "minmax-clahe")
 EFFUSION = 3

@@ -11,8 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from replication.data.fusing.preparation import PARTS
-from replication.data.names import canonical, stem
+from replication.data.names import PARTS, canonical, stem
 
 
 def find_volumes(volumes: str | os.PathLike) -> dict[str, dict[str, Path]]:

@@ -15,11 +15,12 @@ from typing import Any
 
 import nibabel as nib
 
-from replication.data.getting.archives import BadArchive, WrongFile, check_archive, check_members, unpack
-from replication.data.getting.inventory import PARTS, Inventory, stored_file
+from replication.data.getting.archives import WrongFile, check_archive, unpack
+from replication.data.getting.inventory import Inventory
 from replication.data.getting.on_disk import find_local, link, volume_of
 from replication.data.getting.sources import SOURCES, Archive, Source
-from replication.data.getting.transfer import DownloadError, beside, fetch
+from replication.data.getting.transfer import DownloadError, fetch
+from replication.data.names import PARTS
 
 _UNREADABLE = (
     OSError, EOFError, ValueError, zlib.error, nib.filebasedimages.ImageFileError,
@@ -37,7 +38,6 @@ def download(
     base_urls: Mapping[str, str] | None = None,
     checksums: Mapping[str, str] | None = None,
     tries: int = 4,
-    wait: float = 1.0,
     timeout: float = 30.0,
     progress: bool = True,
 ) -> dict[str, Any]:
@@ -56,7 +56,7 @@ def download(
         base_urls: for a dataset, where its archives lie under their own names:
             `{"zenodo": "https://mirror.example/covid/"}`.
         checksums: sha256 by archive name, in place of the declared or recorded ones.
-        tries, wait, timeout, progress: of `ResumingDownloader`.
+        tries, timeout, progress: of `transfer.fetch`.
 
     Returns:
         `volumes` (folder), `datasets` (volumes and slices of each), `fetched`, `unpacked` (archive
@@ -72,7 +72,7 @@ def download(
     inventory = Inventory(Path(folder).expanduser(), checksums or {})
     needed = [(s, a) for s in chosen.values() for a in s.archives if a.part]
     found = find_local(local, {a.name for _, a in needed})
-    how = {"offline": offline, "tries": tries, "wait": wait, "timeout": timeout, "progress": progress}
+    how = {"offline": offline, "tries": tries, "timeout": timeout, "progress": progress}
     told: dict[str, Any] = {"fetched": [], "unpacked": [], "linked": 0, "checksums": {}}
     problems = []
     for source, archive in needed:
@@ -95,7 +95,7 @@ def download(
             f"{' offline' if offline else ''}; what is there is kept, a second call goes on from it:\n"
             + "\n".join(problems)
         )
-    told["datasets"] = {key: survey(source, inventory.volumes) for key, source in chosen.items()}
+    told["datasets"] = {key: survey(source, inventory) for key, source in chosen.items()}
     return {"volumes": str(inventory.volumes), **told}
 
 
@@ -126,9 +126,9 @@ def _link(
     """Link what lies on this disk; returns the volumes that the archive itself must give, and how many were linked."""
     wanted, linked = set(), 0
     for name in (f"{archive.part}/{volume}" for volume in source.depths):
-        if inventory.whole(name, inventory.expected(archive.name, archive.sha256)):
+        if inventory.whole(name, inventory.expected(archive)):
             continue
-        if name in volumes and not inventory.stands(name):
+        if name in volumes and not inventory.stored(name):
             suffix = ".nii.gz" if volumes[name].name.endswith(".gz") else ".nii"
             link(volumes[name], inventory.volumes / f"{name}{suffix}")
             inventory.forget(name)
@@ -139,71 +139,39 @@ def _link(
 
 
 def _bring(
-    source: Source,
-    archive: Archive,
-    wanted: set[str],
-    inventory: Inventory,
-    elsewhere: Sequence[Path],
-    **how: Any,
-) -> tuple[str, bool]:
-    """Find or fetch an archive, unpack it and note its sum; returns that, and whether it was fetched."""
-    first_use = inventory.expected(archive.name, archive.sha256) is None
-    path, got, fetched = obtain(source, archive, wanted, inventory, elsewhere, **how)
-    place(source, archive, path, got, wanted, inventory)
-    inventory.record(archive.name, got, first_use=first_use)
-    return got, fetched
-
-
-def obtain(
     source: Source, archive: Archive, wanted: set[str], inventory: Inventory, elsewhere: Sequence[Path], *,
-    offline: bool, **options: Any,
-) -> tuple[Path, str, bool]:  # fmt: skip
-    """An archive that passes its check: file, sha256, and whether it was fetched.
+    offline: bool, **how: Any,
+) -> tuple[str, bool]:  # fmt: skip
+    """Find or fetch an archive that passes its check, and unpack it; its sha256, and whether it was fetched.
 
     Raises:
         WrongFile, FileNotFoundError: offline, and it is not right or not there.
         DownloadError: it could not be fetched.
     """
-    expected = inventory.expected(archive.name, archive.sha256)
-    file = inventory.archives / archive.name
+    select = _selector(source, archive)
+    place, expected = inventory.place(archive), inventory.expected(archive)
 
     def check(path: Path) -> str:
-        got = check_archive(path, expected)
-        if expected is None:  # no sum vouches for it: the members' names must
-            try:
-                check_members(path, select=_selector(source, archive), expected=wanted)
-            except BadArchive as error:
-                raise WrongFile(f"{error} (sha256 {got})", got=got) from error
-        return got
+        return check_archive(path, expected, select=select, expected=wanted)
 
-    wrong: list[WrongFile] = []
-    for path in (file, *elsewhere):
-        if path.is_file():
+    path, got, wrong = None, "", None
+    for there in (place, *elsewhere):
+        if path is None and there.is_file():
             try:
-                return path, check(path), False
+                path, got = there, check(there)
             except WrongFile as error:
-                wrong.append(WrongFile(f"{path}: {error}", got=error.got))
-    if offline:
-        raise wrong[0] if wrong else FileNotFoundError("not there, and nothing is fetched offline")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    if file.is_file():
-        os.replace(file, beside(file, ".wrong"))
-    fetch(archive.urls, file, sha256=expected, check=check, **options)
-    return file, expected or check(file), True  # a known sum was checked on the way
-
-
-def place(
-    source: Source, archive: Archive, path: Path, got: str, wanted: set[str], inventory: Inventory
-) -> None:
-    """Unpack the wanted volumes; a damaged archive that no checksum vouches for is set aside."""
-    try:
-        unpacked = unpack(path, inventory.volumes, select=_selector(source, archive), expected=wanted)
-    except BadArchive:
-        if path.parent == inventory.archives and inventory.expected(archive.name, archive.sha256) is None:
-            os.replace(path, beside(path, ".wrong"))
-        raise
-    for name, (file, crc) in unpacked.items():
-        inventory.note(name, file, archive=archive.name, sha256=got, crc32=crc)
+                path, wrong = None, wrong or WrongFile(f"{there}: {error}", got=error.got)
+    fetched = path is None
+    if path is None:
+        if offline:
+            raise wrong or FileNotFoundError("not there, and nothing is fetched offline")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if place.is_file():
+            os.replace(place, place.with_name(f"{place.name}.wrong"))
+        fetch(archive.urls, place, check=check, **how)
+        path, got = place, expected or check(place)  # a known sum was checked on the way
+    inventory.record(archive, got, unpack(path, inventory.volumes, select=select, expected=wanted))
+    return got, fetched
 
 
 def _selector(source: Source, archive: Archive) -> Callable[[str], str | None]:
@@ -211,7 +179,7 @@ def _selector(source: Source, archive: Archive) -> Callable[[str], str | None]:
 
     def select(member: str) -> str | None:
         above, _, base = member.rpartition("/")
-        volume = None if "/" in above else volume_of(base, numbered=source.numbered)
+        volume = None if "/" in above or above == "__MACOSX" else volume_of(base, numbered=source.numbered)
         return f"{archive.part}/{volume}" if volume in source.depths else None
 
     return select
@@ -219,14 +187,14 @@ def _selector(source: Source, archive: Archive) -> Callable[[str], str | None]:
 
 def by_hand(source: Source, archive: Archive, inventory: Inventory, error: Exception) -> str:
     """The paragraph of the error about one archive."""
-    place, expected = inventory.archives / archive.name, inventory.expected(archive.name, archive.sha256)
+    place, expected = inventory.place(archive), inventory.expected(archive)
     lines = [
         f"- {archive.name} ({source.reference}, {archive.part}): {error}",
         f"    from      {', '.join(archive.urls)}",
         f"    sha256    {expected or 'not published; recorded on first use'}",
         f"    by hand   open {source.page} in a browser, fetch {archive.name}, put it at {place}, run again",
     ]
-    if (aside := beside(place, ".wrong")).exists():
+    if (aside := place.with_name(f"{place.name}.wrong")).exists():
         lines.append(f"    kept      what came is at {aside}; it was not unpacked")
     if (got := getattr(error, "got", None)) and expected:
         accept = f'checksums={{"{archive.name}": "{got}"}}'
@@ -237,15 +205,15 @@ def by_hand(source: Source, archive: Archive, inventory: Inventory, error: Excep
     return "\n".join(lines)
 
 
-def survey(source: Source, volumes: Path) -> dict[str, int]:
+def survey(source: Source, inventory: Inventory) -> dict[str, int]:
     """Count volumes and slices from the headers; missing and unreadable files are one error."""
     bad, odd, slices = [], [], 0
     for volume, depth in source.depths.items():
         for part in PARTS:
             name = f"{part}/{volume}"
-            path = stored_file(volumes, name)
+            path = inventory.stored(name)
             if path is None:
-                bad.append(f"{volumes / name}.nii.gz: missing")
+                bad.append(f"{inventory.volumes / name}.nii.gz: missing")
                 continue
             try:
                 shape = nib.load(path).shape

@@ -1,7 +1,7 @@
 """What stands in a data folder: which volumes are whole, and from which archive they came.
 
 `archives/unpacked.json` remembers, for each unpacked volume, the archive's sha256 and the file's
-size, time and CRC-32; `archives/checksums.json` the sums of archives whose publisher gives none, and
+CRC-32; `archives/checksums.json` the sums of archives whose publisher gives none, and
 of those accepted in place of the declared ones.
 A volume that stands there without a note (linked, or put there by hand) counts as whole.
 """
@@ -12,15 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from replication.files import write_whole
+from replication.data.getting.sources import Archive
+from replication.files import write_json
 
-PARTS = ("ct", "lung", "infection")
 SUFFIXES = (".nii.gz", ".nii")
-
-
-def stored_file(volumes: Path, name: str) -> Path | None:
-    """The file of `ct/coronacases_001`, packed or not; None if there is none."""
-    return next((p for s in SUFFIXES if (p := volumes / f"{name}{s}").is_file()), None)
 
 
 class Inventory:
@@ -37,45 +32,43 @@ class Inventory:
         self._sums = _read(self.archives / "checksums.json")
         self._notes = _read(self.archives / "unpacked.json")
 
-    def expected(self, archive: str, declared: str | None) -> str | None:
-        """The sha256 that an archive must have; None before the first use of one without."""
-        return self._given.get(archive) or self._sums.get(archive) or declared
+    def place(self, archive: Archive) -> Path:
+        return self.archives / archive.name
 
-    def stands(self, name: str) -> bool:
-        return stored_file(self.volumes, name) is not None
+    def expected(self, archive: Archive) -> str | None:
+        """The sha256 that an archive must have; None before the first use of one without."""
+        return self._given.get(archive.name) or self._sums.get(archive.name) or archive.sha256
+
+    def stored(self, name: str) -> Path | None:
+        """The file of `ct/coronacases_001`, packed or not; None if there is none."""
+        return next((p for s in SUFFIXES if (p := self.volumes / f"{name}{s}").is_file()), None)
 
     def whole(self, name: str, sha256: str | None) -> bool:
         """Whether a volume is there, unchanged, and from the archive that is now expected."""
-        path, note = stored_file(self.volumes, name), self._notes.get(name)
+        path, note = self.stored(name), self._notes.get(name)
         if path is None or note is None:
             return path is not None
-        if sha256 not in (None, note["sha256"]) or path.stat().st_size != note["size"]:
-            return False
-        # A copied folder has other times: then the bytes decide.
-        return path.stat().st_mtime_ns == note["mtime_ns"] or _crc32(path) == note["crc32"]
-
-    def note(self, name: str, path: Path, *, archive: str, sha256: str, crc32: int) -> None:
-        """Remember an unpacked volume; a twin with the other suffix goes, the new one replaces it."""
-        for suffix in SUFFIXES:
-            if (twin := self.volumes / f"{name}{suffix}") != path:
-                twin.unlink(missing_ok=True)
-        stat = path.stat()
-        self._notes[name] = {
-            "archive": archive, "sha256": sha256, "size": stat.st_size, "mtime_ns": stat.st_mtime_ns,
-            "crc32": crc32,
-        }  # fmt: skip
+        return sha256 in (None, note["sha256"]) and _crc32(path) == note["crc32"]
 
     def forget(self, name: str) -> None:
         """The volume no longer comes from an archive."""
         if self._notes.pop(name, None):
-            _write(self.archives / "unpacked.json", self._notes)
+            write_json(self.archives / "unpacked.json", self._notes)
 
-    def record(self, archive: str, sha256: str, *, first_use: bool) -> None:
-        """Write the notes; and the archive's sum, if none was declared or another was accepted."""
-        _write(self.archives / "unpacked.json", self._notes)
-        if first_use or archive in self._given:
-            self._sums[archive] = sha256
-            _write(self.archives / "checksums.json", self._sums)
+    def record(self, archive: Archive, sha256: str, unpacked: Mapping[str, tuple[Path, int]]) -> None:
+        """Note the unpacked volumes, and the archive's sum if none was declared or another was accepted.
+
+        A twin with the other suffix goes: the new file replaces it.
+        """
+        for name, (path, crc32) in unpacked.items():
+            for suffix in SUFFIXES:
+                if (twin := self.volumes / f"{name}{suffix}") != path:
+                    twin.unlink(missing_ok=True)
+            self._notes[name] = {"archive": archive.name, "sha256": sha256, "crc32": crc32}
+        write_json(self.archives / "unpacked.json", self._notes)
+        if archive.sha256 is None or archive.name in self._given:
+            self._sums[archive.name] = sha256
+            write_json(self.archives / "checksums.json", self._sums)
 
 
 def _crc32(path: Path) -> int:
@@ -88,16 +81,9 @@ def _crc32(path: Path) -> int:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
+        content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     except ValueError as error:
         raise ValueError(f"{path}: not readable as JSON ({error}); mend it or delete it") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected a JSON object; mend it or delete it")
     return content
-
-
-def _write(path: Path, content: Mapping[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, json.dumps(content, indent=1, sort_keys=True) + "\n")

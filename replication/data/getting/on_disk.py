@@ -79,13 +79,10 @@ def _look(
 def link(source: Path, place: Path) -> None:
     """Make `place` the same file, or a copy where the disks differ; whole or not at all."""
     place.parent.mkdir(parents=True, exist_ok=True)
-    source = source.resolve()  # a hard link to a symbolic link would be one, too
+    waiting = place.with_name(f".{place.name}.part")
+    waiting.unlink(missing_ok=True)
     try:
-        os.link(source, place)
+        os.link(source.resolve(), waiting)  # a hard link to a symbolic link would be one, too
     except OSError:
-        copy = place.with_name(f".{place.name}.part")
-        try:
-            shutil.copyfile(source, copy)
-            os.replace(copy, place)
-        finally:
-            copy.unlink(missing_ok=True)
+        shutil.copyfile(source, waiting)
+    os.replace(waiting, place)

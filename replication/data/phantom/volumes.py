@@ -27,6 +27,7 @@ from scipy import ndimage
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
+from replication.data.names import PARTS
 from replication.data.phantom.anatomy import INFECTED_AT, Chest
 from replication.data.phantom.drawing import AIR, Drawn, draw_scan, draw_slice
 
@@ -40,7 +41,6 @@ TWINS = {
     "medseg_2": "radiopaedia_7_85703_0",
     "medseg_3": "radiopaedia_10_85902_1",
 }
-PARTS = ("ct", "lung", "infection")
 SIZES = {"coronacases": 512, "radiopaedia": 630, "medseg": 512}  # rows and columns
 WINDOW = (AIR, 250.0)  # HU at which Zenodo's Radiopaedia volumes hold 0 and 255
 MEDSEG_WINDOW = (-1000.0, 400.0)  # HU to which the twins are clipped
