@@ -7,6 +7,7 @@ from replication.analysis.differences import HEADLINE, SMALL
 from replication.data.slices.splits import FOLDS
 from replication.evidence.comparisons import (
     BEYOND,
+    LAST,
     at_full_size,
     infection_rows,
     scores_of,
@@ -17,6 +18,8 @@ from replication.evidence.ledger import NOT_RUN, paper_numbers
 from replication.evidence.verdicts import VERDICTS
 from replication.training.grid import get_run
 from replication.training.profiles import PROFILES
+
+HALF_A_UNIT = 0.005  # of a printed score
 
 
 def in_words(lines: pd.DataFrame) -> dict[str, list[str]]:
@@ -63,6 +66,23 @@ def _full_size_in_words(ours: Ours) -> list[str]:
             f"{line['after']:.2f}; what it would have reached is not known."
         )
     return [text]
+
+
+def flat_or_not(courses: pd.DataFrame) -> list[str]:
+    """Whether the trainings of `comparisons.courses` had come to their end: what their last epochs still added."""
+    told = []
+    for of in courses.to_dict("records"):
+        name = f"The {of['network']} at {of['size']}×{of['size']}, {of['epochs']} epochs ({of['ended']})"
+        if np.isnan(of["added"]):
+            told.append(f"{name}: too short to tell.")
+            continue
+        word = "flat" if of["added"] < HALF_A_UNIT else "still rising"
+        told.append(
+            f"{name}: {word}. The best of its last {LAST} epochs is {of['added']:.3f} above the best before them."
+            if of["added"]
+            else f"{name}: {word}. None of its last {LAST} epochs is above the best before them."
+        )
+    return told
 
 
 def conclusions(ours: Ours, lines: pd.DataFrame) -> list[str]:

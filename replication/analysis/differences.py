@@ -115,7 +115,7 @@ def _budget(ours: Ours, _: dict[str, Any]) -> Explanation:
     epochs = sorted({r["fit"]["epochs"] for r in records})
     stopped = sum(r["fit"]["stopped_early"] for r in records)
     meaning = "Recall and Dice would most likely still rise: the likeliest part of what ours lack."
-    changed = reductions(ours.results, data=ours.data).query("protocol == 'slice'")
+    changed = reductions(ours.results, data=ours.data).query("protocol == 'slice' and run in @runs")
     repeated = [
         f"{line['run']} {line['before']:.2f} → {line['after']:.2f} with {line['change']}"
         for line in changed.to_dict("records")

@@ -4,10 +4,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from replication.cli import data, measure, segment, train, weights
+from replication.cli import data, measure, records, segment, train, weights
 
 # In the order in which they are needed; each adds its own subcommand, and imports what it needs when it is run.
-GROUPS = (segment, data, train, weights, measure)
+GROUPS = (segment, data, train, weights, measure, records)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -12,6 +12,7 @@ from replication.evidence.tables import our_records
 from replication.training.grid import ROWS, RUNS
 from replication.training.profiles import PROFILES, Profile
 
+LAST = 5  # epochs that tell whether a training was still getting better
 UNITS = {"slice": "seeds", "patient": "folds"}  # what a protocol is repeated over
 
 
@@ -38,20 +39,26 @@ def scores_of(
 
     Returns:
         Indexed by row and segmentation: paper; profile; slice, slice_std, seeds, slice_each; patient,
-        patient_std, folds, patient_each; full. The scores by seed or fold are in ..._each. Deviations (ddof 1) are NaN below two values. All of ours but the last are of the
-        one profile in which most of the table's rows were trained, under both protocols, so that they can be compared;
-        full is on random slices by the profile `paper`, where that is another.
+        patient_std, folds, patient_each; longer; full. The scores by seed or fold are in ..._each. Deviations (ddof 1) are
+        NaN below two values. All of ours but the last two are of the one profile in which most of the table's rows were
+        trained, under both protocols, so that they can be compared. The last two are on random slices by a larger budget:
+        longer by more epochs at that profile's size, full by the profile `paper`.
     """
     ours, numbers = our_records(results, profile), paper_numbers(f"Table {number}")
     lines = numbers[numbers["metric"] == metric].to_dict("records")
     base = ours.alike([line["run"] for line in lines], protocols=tuple(UNITS))
     alike = ours.only(base) if base else ours
-    full = ours.only("paper") if base != "paper" and "paper" in ours.accepted else None
+    before = list(ours.accepted)[: list(ours.accepted).index(base)] if base else []
+    larger = {
+        "longer": [name for name in before if PROFILES[name].size == PROFILES[base].size],
+        "full": [name for name in before if name == "paper"],
+    }
     rows = {}
     for line in lines:
         rows[line["row"], line["segmentation"]] = entry = {"paper": float(line["value"])}
-        at_full = full.cell(line["run"], metric) if full else None
-        entry["full"] = pd.Series(at_full.pooled if at_full else [], dtype=float).mean()
+        for column, profiles in larger.items():
+            cells = (ours.only(profile).cell(line["run"], metric) for profile in profiles)
+            entry[column] = pd.Series(next((c.pooled for c in cells if c), []), dtype=float).mean()
         entry["profile"] = base
         for protocol, unit in UNITS.items():
             each = (
@@ -154,18 +161,22 @@ def at_full_size(results: str | Path | Ours, *, beside: str = "cpu") -> pd.DataF
     for name in (name for name in RUNS if name in full):
         fit, dsc = full[name]["fit"], full[name]["test"]["pooled"]["dsc"]
         before = small[name]["test"]["pooled"]["dsc"] if name in small else float("nan")
-        ended = (
-            "out of time" if name not in whole else "stopped early" if fit["stopped_early"] else "all epochs"
-        )
         rows.append(
             {
                 "run": name, "protocol": RUNS[name].protocol, "before": before, "after": dsc,
                 "difference": dsc - before, "best epoch": fit["best_epoch"], "epochs": fit["epochs"],
-                "ended": ended,
+                "ended": _ended(full[name]),
             }
         )  # fmt: skip
     columns = ["run", "protocol", "before", "after", "difference", "best epoch", "epochs", "ended"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def _ended(record: Record) -> str:
+    fit = record["fit"]
+    return (
+        "out of time" if fit.get("out_of_time") else "stopped early" if fit["stopped_early"] else "all epochs"
+    )
 
 
 def at_equal_epochs(results: str | Path | Ours, *, epoch: int = 10, profile: str = "paper") -> pd.DataFrame:
@@ -192,6 +203,45 @@ def at_equal_epochs(results: str | Path | Ours, *, epoch: int = 10, profile: str
     ]  # fmt: skip
     columns = ["run", "validation", "test", "epochs", "ended"]
     return pd.DataFrame(rows, columns=columns).sort_values("validation", ascending=False, ignore_index=True)
+
+
+def courses(ours: Ours, *, last: int = LAST) -> pd.DataFrame:
+    """How the score of the cascade and of the direct network came about: the longest training of each at each size.
+
+    Trainings that their clock cut short are here, too (`Ours.cut_short`). One run each, on random slices, seed 0.
+
+    Args:
+        last: epochs at the end that are asked what they added.
+
+    Returns:
+        A row for each network and size, if run: network, size (pixels), run, profile, epochs, best epoch, ended (as in
+        `at_full_size`), scores (DSC of the validation slices after each epoch) and added (the best of all epochs less the
+        best before the last ones; NaN where there were no more than these).
+    """
+    rows = []
+    for network, run in (("cascade", "table2-infection"), ("direct", "table4-full")):
+        for size in sorted({PROFILES[profile].size for profile in ours.accepted}):
+            of = [
+                (profile, found[run])
+                for profile in ours.accepted
+                if PROFILES[profile].size == size
+                for found in (ours.accepted[profile] | ours.cut_short[profile],)
+                if run in found and found[run]["fit"]["history"]
+            ]
+            if not of:
+                continue
+            profile, record = of[0]
+            scores = [epoch["val_dsc"] for epoch in record["fit"]["history"]]
+            added = max(scores) - max(scores[:-last]) if len(scores) > last else float("nan")
+            rows.append(
+                {
+                    "network": network, "size": size, "run": run, "profile": profile,
+                    "epochs": record["fit"]["epochs"], "best epoch": record["fit"]["best_epoch"],
+                    "ended": _ended(record), "scores": scores, "added": added,
+                }
+            )  # fmt: skip
+    columns = ["network", "size", "run", "profile", "epochs", "best epoch", "ended", "scores", "added"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def infection_rows(ours: Ours) -> pd.DataFrame:

@@ -1,21 +1,5 @@
 """What we have to set beside a number of the paper: scores from records, counts and settings from
 records or from the code, parameters from the networks themselves.
-
-Which record answers a number, where a run was trained by several budgets (register row 69; written before the cascade
-had a record of thirty epochs):
-
-* The paper's size, trained to its end (profile `paper`): all its epochs, or stopped early by patience. A training that its
-  clock cut short answers nothing.
-* Else the longest at 128x128: `cpu-30`, then `cpu-long`, then `cpu`.
-* Else what there is: `cpu-256`.
-
-The score decides nothing here, nor does the number of seeds: a row of one seed and thirty epochs goes before three seeds of
-five epochs. The spread of one run is still pooled from the rows that have several seeds, whatever their budget
-(`replication.evidence.verdicts`). On new patients a budget with more folds goes first, and this order among equals.
-
-What is compared with one another is of one budget. A claim is decided within the first of these that has every run it names
-under a common seed, and never by a cascade of thirty epochs beside rivals of five. So are differences between rows
-(`replication.evidence.comparisons.scores_of`), within the one that has most of a table's rows under both protocols.
 """
 
 import copy
@@ -34,11 +18,11 @@ from chslib.network import ARMS, WIDTHS, CHSNet, build_network, count_parameters
 from replication.data.getting.sources import SOURCES
 from replication.data.names import DATASETS
 from replication.data.slices.splits import FOLDS
+from replication.evidence.budgets import ANSWERING
 from replication.evidence.records import KNOWN_DATA, Record, load_records
 from replication.evidence.verdicts import Spread, pooled_spread
 from replication.peers import build_peer
 from replication.training.grid import ALIASES, SETTINGS, get_run, table_networks
-from replication.training.profiles import ANSWERING
 
 # Column heads of Tables 2-5 -> names in a record.
 COLUMNS = dict(zip(("Acc.", "Pre.", "Spe.", "Rec.", "DSC", "JI"), SCORES))
@@ -67,7 +51,7 @@ class Ours:
 
     Args:
         results: folder of the records.
-        profiles: in order of preference; by default the rule of this module.
+        profiles: in order of preference; by default the rule of `replication.evidence.budgets`.
         data: see `replication.evidence.records.load_records`.
 
     A training that its clock cut short (`replication.training.campaign`) is none that its profile describes, so it

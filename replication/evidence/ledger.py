@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from replication.evidence.budgets import ANSWERING
 from replication.evidence.estimates import (
     COLUMNS,
     Ours,
@@ -21,10 +22,10 @@ from replication.evidence.estimates import (
     record_answer,
     shorten,
 )
-from replication.evidence.records import first_stage_warning
+from replication.evidence.records import first_stage_warning, is_foreign
 from replication.evidence.verdicts import Judgement, judge_claim, judge_parameters, judge_same, judge_score
 from replication.training.grid import get_run
-from replication.training.profiles import ANSWERING, get_profile
+from replication.training.profiles import get_profile
 
 __all__ = ["COLUMNS", "KINDS", "LEDGER_COLUMNS", "NOT_RUN", "ledger", "mean_and_std", "paper_numbers"]
 
@@ -70,7 +71,7 @@ def ledger(
 
     Args:
         results: folder of the records.
-        profiles: in order of preference, cell by cell (`replication.evidence.estimates` has the rule); a claim is
+        profiles: in order of preference, cell by cell (`replication.evidence.budgets` has the rule); a claim is
             decided within one.
         data: see `replication.evidence.records.load_records`.
 
@@ -126,7 +127,9 @@ def _settings(profile: str, names: Sequence[str], ours: Ours) -> str:
 
 def _rest_on(line: Line, profile: str, names: list[str], ours: Ours) -> None:
     """Note the records that a line rests on."""
-    warnings = {first_stage_warning(name, ours.accepted[profile]) for name in names} - {""}
+    of = ours.accepted[profile]
+    warnings = {first_stage_warning(name, of) for name in names} - {""}
+    warnings |= {f"trained elsewhere, on {of[n]['device']}" for n in names if is_foreign(of[n])}
     line.update(
         profile=profile, records=shorten(names), n=len(names),
         at=_settings(profile, names, ours), warning="; ".join(sorted(warnings)),

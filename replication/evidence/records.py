@@ -25,6 +25,8 @@ KNOWN_DATA = {
         "1360 prepared slices with infection, of 16 patients of [28]"
     ),
 }
+# What the project trained on; a record of another device is marked where it answers.
+DEVICES = ("NVIDIA H200", "CPU, AMD EPYC", "CPU, Intel(R) Xeon(R) Processor")
 HEADLINE = ("table2-lungs", "table2-infection")
 SCHEMAS = (1, 2)  # 1 has no digest
 RECORD_KEYS = (
@@ -34,8 +36,11 @@ RECORD_KEYS = (
 Record = dict[str, Any]
 
 
-def read_record(path: str | Path) -> Record:
+def read_record(path: str | Path, *, anywhere: bool = False) -> Record:
     """One run record, refused where it is not what its place says.
+
+    Args:
+        anywhere: it may lie under another name than `<profile>/<run>.json`.
 
     Raises:
         FileNotFoundError: no such file.
@@ -53,7 +58,7 @@ def read_record(path: str | Path) -> Record:
     if not isinstance(record, dict) or (missing := [key for key in RECORD_KEYS if key not in record]):
         lacks = ", ".join(missing) if isinstance(record, dict) else "everything"
         raise ValueError(f"{path} lacks {lacks}; it is not a run record.")
-    if (record["profile"], record["run"]) != (path.parent.name, path.stem):
+    if not anywhere and (record["profile"], record["run"]) != (path.parent.name, path.stem):
         raise ValueError(
             f"{path} says it is {record['profile']}/{record['run']}; a record may not be renamed."
         )
@@ -209,7 +214,7 @@ def load_records(
             refused[path.stem] = str(error).replace(str(path), "the record")
     if data is not None:
         allowed, why = {data}, f"expected {data[:12]}"
-    elif profile != "smoke" and _is_project(Path(results)):
+    elif profile != "smoke" and is_project(Path(results)):
         allowed, why = set(KNOWN_DATA), "expected one of KNOWN_DATA in replication/evidence/records.py"
     else:
         allowed, why = {r["data"]["fingerprint"] for r in accepted.values()}, ""
@@ -227,9 +232,14 @@ def _refuse(accepted: dict[str, Record], refused: dict[str, str], allowed: set[s
         refused[name] = f"of other data: fingerprint {accepted.pop(name)['data']['fingerprint'][:12]}, {why}"
 
 
-def _is_project(results: Path) -> bool:
+def is_project(results: Path) -> bool:
     """Whether a folder is the project's `results/`, by what lies beside it."""
     return results.resolve().name == "results" and (results.resolve().parent / "_toc.yml").is_file()
+
+
+def is_foreign(record: Record) -> bool:
+    """Whether a record comes from another machine than the project's, by its device."""
+    return not record["device"].startswith(DEVICES)
 
 
 def first_stage_warning(name: str, accepted: dict[str, Record]) -> str:

@@ -8,11 +8,12 @@ import pandas as pd
 from pandas.io.formats.style import Styler
 
 from replication.data.slices.splits import FOLDS
+from replication.evidence.budgets import ANSWERING
 from replication.evidence.estimates import COLUMNS, Ours
 from replication.evidence.ledger import NOT_RUN, ledger_of, paper_numbers
 from replication.training.evaluation import BOUNDARY, CONFIDENCE, OVERLAP, TOLERANCES
 from replication.training.grid import RUNS, Run
-from replication.training.profiles import ANSWERING, PROFILES
+from replication.training.profiles import PROFILES
 
 DRY_RUN = "DRY RUN, no result"  # in place of "ours", and of every verdict, where smoke fills a table
 HEADS = ("Param.", *COLUMNS)
@@ -23,7 +24,7 @@ def our_records(results: str | Path | Ours, profile: str | None = None, data: st
 
     Args:
         results: folder of the records, or these already read.
-        profile: whose; None: row by row by the rule of `replication.evidence.estimates`. "smoke": a dry run.
+        profile: whose; None: row by row by the rule of `replication.evidence.budgets`. "smoke": a dry run.
         data: see `replication.evidence.records.load_records`.
 
     Raises:

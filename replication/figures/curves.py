@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from replication.evidence.ledger import NOT_RUN
 from replication.evidence.records import Record
-from replication.figures.style import BLUE, STYLES, legend_below, name_ends, two_across
+from replication.figures.style import BLUE, GREEN, STYLES, legend_below, name_ends, two_across
 
 
 def plot_history(record: dict[str, Any]) -> Figure:
@@ -28,6 +28,35 @@ def plot_history(record: dict[str, Any]) -> Figure:
         axis.axvline(best, color="0.6", lw=1, zorder=0)
         axis.set_xticks(epochs if len(epochs) <= 12 else np.linspace(1, epochs[-1], 8).round().astype(int))
     right.annotate("kept", (best, 0.02), xytext=(3, 0), textcoords="offset points", color="0.4", fontsize=9)
+    return figure
+
+
+def plot_courses(courses: pd.DataFrame) -> Figure:
+    """Validation DSC by epoch of the cascade and of the direct network, the paper's size solid, half of it dashed.
+
+    A dot is the epoch that was kept; a cross is where a clock cut the training short.
+
+    Args:
+        courses: see `replication.evidence.comparisons.courses`.
+    """
+    figure, axis = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
+    whole = courses["size"].max()
+    for of in courses.to_dict("records"):
+        colour = {"cascade": BLUE, "direct": GREEN}[of["network"]]
+        epochs, scores = range(1, len(of["scores"]) + 1), of["scores"]
+        line = "-" if of["size"] == whole else "--"
+        axis.plot(epochs, scores, line, color=colour, label=f"{of['network']}, {of['size']}×{of['size']}")
+        axis.plot(of["best epoch"], scores[of["best epoch"] - 1], "o", color=colour, ms=5)
+        if of["ended"] == "out of time":
+            axis.plot(epochs[-1], scores[-1], "x", color=colour, ms=8, mew=2)
+    lowest = min((min(of[1:] or of) for of in courses["scores"]), default=0)  # the first epoch says little
+    axis.set(xlabel="epoch", ylabel="DSC, validation slices", ylim=(np.floor(lowest * 10) / 10, None))
+    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.grid(axis="y")
+    if len(courses):
+        axis.legend(loc="lower right")
+    else:
+        axis.text(0.5, 0.5, NOT_RUN, transform=axis.transAxes, ha="center", color="0.35")
     return figure
 
 

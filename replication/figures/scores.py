@@ -13,12 +13,12 @@ from replication.evidence.estimates import Ours, parameters
 from replication.evidence.ledger import NOT_RUN, paper_numbers
 from replication.evidence.tables import our_records
 from replication.evidence.verdicts import printed
-from replication.figures.style import FULL, STYLES, legend_below
+from replication.figures.style import LARGER, STYLES, legend_below
 
 
 def styles_of(scores: pd.DataFrame) -> dict[str, tuple[str, str, str]]:
     """Label, colour and marker of each column of `scores_of` that a figure shows."""
-    return STYLES | (FULL if scores.get("full", pd.Series(dtype=float)).notna().any() else {})
+    return STYLES | {column: style for column, style in LARGER.items() if scores[column].notna().any()}
 
 
 def _clean(axis: Axes, *, anything: bool) -> None:
@@ -69,7 +69,7 @@ def plot_parameters(results: str | Path | Ours, *, profile: str | None = None) -
         "paper": lines["value"].map(lambda value: printed(value)[0]),
         "slice": lines["run"].map(parameters),
     }
-    counts["patient"] = counts["full"] = counts["slice"]
+    counts |= dict.fromkeys(("patient", *LARGER), counts["slice"])
     figure, axis = plt.subplots(figsize=(6.4, 3.8), layout="constrained")
     shown = styles_of(scores)
     for column, (label, colour, marker) in shown.items():
@@ -105,7 +105,7 @@ def plot_rows(rows: pd.DataFrame) -> Figure:
     heights = np.arange(len(rows)) + np.cumsum(gaps.to_numpy()) - 1
     figure, axis = plt.subplots(figsize=(6.2, 0.3 * len(rows) + 1.6), layout="constrained")
     for y, (_, row) in zip(heights, rows.iterrows(), strict=True):
-        reached = row[["slice", "patient", "full"]].astype(float).dropna()
+        reached = row[["slice", "patient", *LARGER]].astype(float).dropna()
         if len(reached):
             values = [row["paper"], *reached]
             axis.plot([min(values), max(values)], [y, y], color="0.82", lw=1.2, zorder=0)

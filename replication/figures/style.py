@@ -34,7 +34,11 @@ STYLES = {
     "slice": ("ours, random slices", BLUE, "o"),
     "patient": ("ours, new patients", SKY, "s"),
 }
-FULL = {"full": ("ours, random slices, at full size", GREEN, "^")}  # where most of ours are of another
+# By a larger budget than most of ours.
+LARGER = {
+    "longer": ("ours, random slices, more epochs", PURPLE, "v"),
+    "full": ("ours, random slices, at full size", GREEN, "^"),
+}
 
 
 def use_style() -> None:

@@ -96,9 +96,6 @@ PROFILES |= {
     ),
 }
 
-# Which budget answers a number of the paper: the first of these that has it (register row 69, `evidence.estimates`).
-ANSWERING = ("paper", "cpu-30", "cpu-long", "cpu", "cpu-256")
-
 
 def project_root() -> Path:
     """The folder that holds `notebooks/` and `results/`, from wherever a notebook was opened.
