@@ -97,8 +97,10 @@ test: $(STAMP)
 lint: $(STAMP)
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	$(PY) -m mypy --strict chslib
+	$(PY) -m mypy replication
 
 # Leaves the environment, and the weights and records of every profile but smoke.
 clean:
-	rm -rf _build .snakemake data/phantom runs/smoke results/smoke .pytest_cache .ruff_cache
+	rm -rf _build .snakemake data/phantom runs/smoke results/smoke .pytest_cache .ruff_cache .mypy_cache
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

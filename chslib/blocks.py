@@ -76,6 +76,7 @@ class InceptionConv(nn.Module):
             )
             for f in (1, 3, 5)
         )
+        pool: nn.Module
         if pooling == "max":
             pool = nn.Sequential(
                 MaxPool2d(padding="same"), PointwiseConv2d(in_channels, out_channels, bias=False)

@@ -29,7 +29,8 @@ class Segmentation(NamedTuple):
     infection: np.ndarray
 
 
-def _fold_into(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Identity:
+def _fold_into(conv: nn.Conv2d, norm: nn.Module) -> nn.Identity:
+    assert isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None and norm.running_var is not None
     conv.weight, conv.bias = fuse_conv_bn_weights(
         conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
     )
@@ -42,7 +43,7 @@ def _last_convolution(module: nn.Module) -> nn.Conv2d | None:
         return module.pointwise
     if isinstance(module, nn.Sequential) and len(module):
         return _last_convolution(module[-1])
-    return module if type(module) in (nn.Conv2d, PointwiseConv2d) else None
+    return module if isinstance(module, nn.Conv2d) and type(module) in (nn.Conv2d, PointwiseConv2d) else None
 
 
 def folded(network: nn.Module) -> nn.Module:
@@ -60,6 +61,7 @@ def folded(network: nn.Module) -> nn.Module:
             module.norm_relu[0] = _fold_into(module.merge, module.norm_relu[0])
         if isinstance(module, SpectralSpatialAttention):  # gamma normalises a sum of two convolutions
             norm = module.gamma[0]
+            assert isinstance(norm, nn.BatchNorm2d) and norm.running_var is not None
             scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
             module.down.weight = nn.Parameter(module.down.weight * scale.view(-1, 1, 1, 1), False)
             module.gamma[0] = _fold_into(module.deep, norm)

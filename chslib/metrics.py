@@ -11,6 +11,7 @@ predicted and 0 if anything was; predicting nothing on an infected slice scores 
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -87,7 +88,7 @@ def group_counts(counts: np.ndarray, groups: Sequence[str]) -> tuple[list[str], 
     return names, summed
 
 
-def evaluate(counts: np.ndarray, patients: Sequence[str]) -> dict:
+def evaluate(counts: np.ndarray, patients: Sequence[str]) -> dict[str, Any]:
     """The three views of one test set, ready for a run record.
 
     Args:
@@ -106,7 +107,7 @@ def evaluate(counts: np.ndarray, patients: Sequence[str]) -> dict:
     names, by_patient = group_counts(counts, patients)
     total = np.asarray(counts).sum(0)
 
-    def spread(table: dict[str, np.ndarray]) -> dict:
+    def spread(table: dict[str, np.ndarray]) -> dict[str, dict[str, float]]:
         return {k: {"mean": float(v.mean()), "std": float(v.std())} for k, v in table.items()}
 
     patient_scores = scores(by_patient)

@@ -69,7 +69,7 @@ def spectral_operator(size: int, out_size: int) -> Tensor:
 
 
 # By sizes, part, dtype and device. A compiled graph takes them as they are, if they are there before it is traced.
-_OPERATORS: dict[tuple, Tensor] = {}
+_OPERATORS: dict[tuple[object, ...], Tensor] = {}
 
 
 def _constant(size: int, out_size: int, odd: bool, dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -232,6 +232,7 @@ class HybridPool2d(nn.Module):
         if same_spectral not in ("lowpass", "identity"):
             raise ValueError(f"same_spectral={same_spectral!r}; expected 'lowpass' or 'identity'.")
         self.max = MaxPool2d(padding=padding)
+        self.spectral: nn.Module
         if beside_max == "average":
             valid = padding == "valid"
             self.spectral = nn.AvgPool2d(2) if valid else nn.AvgPool2d(3, 1, 1, count_include_pad=False)

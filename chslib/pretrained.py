@@ -15,7 +15,7 @@ from typing import Any
 from safetensors.torch import load
 from torch import Tensor, nn
 
-from chslib.network import CHSNet, build_network
+from chslib.network import CHSNet, RAIUNet, build_network
 
 FOLDER = Path(__file__).resolve().parent / "weights"
 DEFAULT = "paper/table2-infection-patient-fold3"  # the cascade at 256x256 that was tried on new patients
@@ -70,7 +70,7 @@ def load_pretrained(name: str = DEFAULT, *, folder: str | Path = FOLDER) -> nn.M
     settings, first, cascade = dict(sidecar["network"]), sidecar["first_stage"], sidecar["cascade"]
     if first and cascade == "concat":
         settings["in_channels"] = 2
-    network = build_network(settings.pop("arm"), **settings)
+    network: RAIUNet | CHSNet = build_network(settings.pop("arm"), **settings)
     network.load_state_dict(state)
     if first:
         lungs = load_pretrained(f"{sidecar['profile']}/{first}", folder=folder)

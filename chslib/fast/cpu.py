@@ -36,9 +36,9 @@ def conv1x1_of_parts(parts: list[Tensor], weight: Tensor, bias: Tensor | None = 
         parts: maps (N, C_i, H, W).
         weight: (out, sum of C_i, 1, 1).
     """
-    weights = weight.split([part.shape[1] for part in parts], dim=1)
-    matrices = [_rows(part) for part in parts]
-    if any(matrix is None for matrix in matrices):
+    weights = torch.split(weight, [part.shape[1] for part in parts], dim=1)
+    matrices = [matrix for part in parts if (matrix := _rows(part)) is not None]
+    if len(matrices) < len(parts):
         maps = [F.conv2d(part, w, b) for part, w, b in zip(parts, weights, [bias] + [None] * len(parts))]
         return sum(maps[1:], start=maps[0])
     n, _, height, width = parts[0].shape
@@ -69,7 +69,7 @@ def halve(x: Tensor, odd_columns: Tensor) -> Tensor:
     Args:
         odd_columns: what the dense operator does to the odd samples, (h, h).
     """
-    even, odd = x.unflatten(1, (-1, 2)).unbind(2)  # views of (N, h, 2, K): no copy
+    even, odd = torch.unflatten(x, 1, (-1, 2)).unbind(2)  # views of (N, h, 2, K): no copy
     return torch.baddbmm(even, odd_columns.expand(len(x), -1, -1), odd, beta=0.5)
 
 

@@ -194,7 +194,7 @@ def _depthwise_backward(ctx, g: Tensor) -> tuple[Tensor | None, Tensor]:
     return gx, weight_gradient_op(x, g, w.shape[-1]).to(w.dtype)
 
 
-def _keep_winners(ctx, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
+def _keep_winners(ctx, inputs: tuple[Tensor], output: tuple[Tensor, Tensor]) -> None:
     ctx.save_for_backward(output[1])
     ctx.mark_non_differentiable(output[1])
 
