@@ -6,6 +6,7 @@ history, and, where they are sent along, the predictions and the slices.
 
 import subprocess
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -85,7 +86,12 @@ def _commit(commit: str) -> str:
 
 
 def _recounted(record: Record, predictions: Path, slices: Path) -> str:
-    masks, hashes = load_masks(predictions)
+    try:
+        masks, hashes = load_masks(predictions)
+    except (KeyError, ValueError, EOFError, BadZipFile) as error:
+        raise ValueError(
+            f"{predictions} is no masks.npz of a run ({error}); send the file that the run wrote."
+        ) from error
     theirs = {"fingerprint": record["data"]["fingerprint"], "weights_sha256": record["weights_sha256"]}
     if hashes != theirs:
         raise ValueError(
@@ -94,6 +100,8 @@ def _recounted(record: Record, predictions: Path, slices: Path) -> str:
     store = read_store(slices, size=record["config"]["size"], progress=False)
     if store.fingerprint != theirs["fingerprint"]:
         raise ValueError(f"{slices} is another store ({store.fingerprint[:12]}) than the record's.")
+    if masks.shape != (expected := (len(store.table), 1, *store.infection.shape[1:])):
+        raise ValueError(f"{predictions} holds masks of shape {masks.shape}, expected {expected}.")
     row_of = {slice_id: row for row, slice_id in enumerate(store.table["slice_id"])}
     rows = [row_of[row[0]] for row in record["slices"]]
     truth = getattr(store, TARGETS[record["config"]["target"]])[rows]

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from replication.training.profiles import PROFILES
+
 ROOT = Path(__file__).resolve().parents[2]
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
 TOOLS = ROOT / "_build/tools/node_modules"
@@ -129,3 +131,38 @@ def test_the_hooks_have_the_lock_s_versions() -> None:
     pins = dict(pin.split("==") for hook in hooks for pin in hook["additional_dependencies"])
     assert {name: pin for name, pin in pins.items() if lock.get(name, pin) != pin} == {}
     assert {"ruff", "codespell"} <= pins.keys() & lock.keys()
+
+
+def test_every_record_that_a_pull_request_adds_is_checked(tmp_path: Path) -> None:
+    jobs = yaml.safe_load((ROOT / ".github/workflows/tests.yml").read_text(encoding="utf-8"))["jobs"]
+    script = next(s["run"] for s in jobs["records"]["steps"] if s.get("name") == "Every record that is added")
+    here, tools = tmp_path / "repository", tmp_path / "tools"
+
+    def git(*arguments: str) -> str:
+        who = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        return subprocess.run(
+            ["git", *who, *arguments], cwd=here, capture_output=True, text=True, check=True
+        ).stdout
+
+    def commit(*names: str) -> str:
+        for name in names:
+            (here / name).parent.mkdir(parents=True, exist_ok=True)
+            (here / name).write_text(name)
+        git("add", "-A")
+        git("commit", "-m", "x")
+        return git("rev-parse", "HEAD").strip()
+
+    here.mkdir()
+    git("init", "-q")
+    base = commit("results/cpu/stands.json", "results/contrast.json")
+    profiles = [name for name in PROFILES if name != "smoke"]
+    commit(
+        *(f"results/{name}/new one.json" for name in profiles),
+        "results/lesions/paper/other.json", "results/thresholds/cpu/other.json", "README.md",
+    )  # fmt: skip
+    tools.mkdir()
+    (tools / "chs-net").write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    (tools / "chs-net").chmod(0o755)
+    environment = os.environ | {"BASE": base, "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(["bash", "-ec", script], cwd=here, env=environment, capture_output=True, text=True)
+    assert done.stdout.splitlines() == ["records", "check", *sorted(f"results/{n}/new one.json" for n in profiles)]  # fmt: skip
