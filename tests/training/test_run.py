@@ -139,6 +139,7 @@ def test_the_record_is_whole_and_says_where_its_numbers_come_from(name, trained,
     assert len(record["fit"]["history"]) == record["fit"]["epochs"]
     best = min(record["fit"]["history"], key=lambda epoch: epoch["val_loss"])
     assert record["fit"]["best_epoch"] == best["epoch"]
+    assert record["digest"] == digest(record) != digest({**record, "commit": "another"})
     assert not list(trained.folder.rglob("*part*"))
 
 
@@ -178,9 +179,6 @@ def test_the_weights_are_those_of_the_best_epoch(trained):
     state = torch.load(best, weights_only=True)["state_dict"]
     for key, tensor in weights_of(trained.folder, FIRST).items():
         assert torch.equal(tensor, state[f"network.{key}"])
-
-
-def test_training_lowers_the_loss(trained):
     losses = [epoch["train_loss"] for epoch in trained.records[FIRST]["fit"]["history"]]
     assert losses[-1] < losses[0]
 
@@ -251,6 +249,8 @@ def test_a_run_stopped_early_and_killed_before_its_record_ends_the_same(tiny_sto
     unbroken = run(FIRST, tmp_path, tiny_store)
     assert unbroken["fit"]["stopped_early"] and unbroken["fit"]["best_epoch"] == 1
     folder = tmp_path / "runs" / "tiny" / FIRST
+    last = torch.load(folder / "last.ckpt", weights_only=True)  # written behind each epoch, not only the best
+    assert last["epoch"] == unbroken["fit"]["epochs"] - 1 == 1
     for path in (
         tmp_path / "results" / "tiny" / f"{FIRST}.json",
         folder / "weights.pt",
@@ -432,23 +432,24 @@ def test_a_second_stage_on_other_data_than_its_first_is_refused(copy, store):
 # ---- what is refused ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("change", [{"learning_rate": 1e-3}, {"max_epochs": {"lungs": 9, "infection": 9}}])
-def test_the_record_of_another_configuration_is_not_overwritten(change, copy, tiny_store, monkeypatch):
+@pytest.mark.parametrize(
+    "change", [{"learning_rate": 1e-3}, {"max_epochs": {"lungs": 9, "infection": 9}}, {}]
+)
+def test_the_record_of_another_configuration_or_of_other_data_is_not_overwritten(
+    change, copy, store, monkeypatch
+):
     path = copy / "results" / "tiny" / f"{FIRST}.json"
     before = path.read_bytes()
+    if not change:
+        (store / "ct/coronacases_0_0.png").write_bytes((store / "ct/coronacases_0_1.png").read_bytes())
     monkeypatch.setitem(PROFILES, "tiny", dataclasses.replace(TINY, **change))
     forbid_training(monkeypatch)
     with pytest.raises(
-        ValueError, match=f"{FIRST}.json is the record of another configuration.*move it away"
+        ValueError,
+        match=f"{FIRST}.json is the record of another configuration or of other data.*move it away",
     ):
-        run(FIRST, copy, tiny_store)
-    assert path.read_bytes() == before
-
-
-def test_the_record_of_other_data_is_not_overwritten(copy, store):
-    (store / "ct" / "coronacases_0_0.png").write_bytes((store / "ct" / "coronacases_0_1.png").read_bytes())
-    with pytest.raises(ValueError, match="another configuration or of other data"):
         run(FIRST, copy, store)
+    assert path.read_bytes() == before
 
 
 def test_a_checkpoint_of_another_width_is_refused_and_kept(copy, tiny_store, monkeypatch):
@@ -493,21 +494,28 @@ def test_a_file_that_holds_no_weights_is_refused(content, tmp_path):
         networks.load_weights(RAIUNet(widths=(4, 6)), path)
 
 
-def test_loaded_weights_are_the_saved_ones(tmp_path):
-    a, b = RAIUNet(widths=(4, 6)), RAIUNet(widths=(4, 6))
-    torch.save(a.state_dict(), tmp_path / "weights.pt")
-    sha = networks.load_weights(b, tmp_path / "weights.pt")
-    assert sha == hashlib.sha256((tmp_path / "weights.pt").read_bytes()).hexdigest()
-    assert all(torch.equal(v, b.state_dict()[k]) for k, v in a.state_dict().items())
+@pytest.mark.parametrize(
+    "value, step, told",
+    [
+        ("nan", 1, "epoch 1, step 1: nan"),
+        ("inf", 1, "epoch 1, step 1: inf"),
+        ("nan", 2, "epoch 1 ended with"),
+    ],
+)
+def test_a_loss_that_is_not_finite_stops_the_run_without_a_record(
+    value, step, told, tiny_store, tmp_path, monkeypatch
+):
+    loss, calls = fit.segmentation_loss, []
 
+    def broken(logits, mask):
+        calls.append(1)
+        return loss(logits, mask) * (float(value) if len(calls) == step else 1)
 
-@pytest.mark.parametrize("value", ["nan", "inf"])
-def test_a_loss_that_is_not_finite_stops_the_run_without_a_record(value, tiny_store, tmp_path, monkeypatch):
-    loss = fit.segmentation_loss
-    monkeypatch.setattr(fit, "segmentation_loss", lambda *batch: loss(*batch) * float(value))
-    with pytest.raises(ValueError, match=f"epoch 1, step 1: {value}.*broken slice"):
+    monkeypatch.setattr(fit, "segmentation_loss", broken)
+    with pytest.raises(ValueError, match=f"not finite .{told}.*broken slice"):
         run(FIRST, tmp_path, tiny_store)
     assert not (tmp_path / "results").exists()
+    assert not list((tmp_path / "runs").rglob("*.ckpt"))
 
 
 def test_prediction_leaves_the_network_in_the_mode_it_was_in():
@@ -553,36 +561,9 @@ def test_the_command_prints_the_summary_of_a_run_and_where_its_figures_are(copy,
     assert figures and all(path.is_file() and copy in path.parents for path in figures)
 
 
-def test_a_checkpoint_is_written_behind_each_epoch(tiny_store, tmp_path, monkeypatch):
-    loss = fit.segmentation_loss
-    monkeypatch.setattr(
-        fit,
-        "segmentation_loss",
-        lambda *batch: loss(*batch) if torch.is_grad_enabled() else torch.tensor(1.0),  # never a new best
-    )
-    run(FIRST, tmp_path, tiny_store)
-    last = torch.load(tmp_path / "runs/tiny" / FIRST / "last.ckpt", weights_only=True)
-    assert last["epoch"] == TINY.max_epochs["lungs"] - 1
-
-
-def test_a_loss_that_is_not_finite_anywhere_in_an_epoch_leaves_no_record(tiny_store, tmp_path, monkeypatch):
-    loss, calls = fit.segmentation_loss, []
-
-    def broken(logits, mask):
-        calls.append(1)
-        return loss(logits, mask) * (float("nan") if len(calls) == 2 else 1)
-
-    monkeypatch.setattr(fit, "segmentation_loss", broken)
-    with pytest.raises(ValueError, match="not finite"):
-        run(FIRST, tmp_path, tiny_store)
-    assert not (tmp_path / "results").exists()
-    assert not list((tmp_path / "runs").rglob("*.ckpt"))
-
-
-def test_a_record_whose_weights_are_elsewhere_is_trained_again(tiny_store, tmp_path, capsys):
-    first = run(FIRST, tmp_path, tiny_store)
-    (tmp_path / "runs").rename(tmp_path / "elsewhere")
-    again = run(FIRST, tmp_path, tiny_store)
+def test_a_record_whose_weights_are_elsewhere_is_trained_again(trained, copy, tiny_store, capsys):
+    (copy / "runs").rename(copy / "elsewhere")
+    again, first = run(FIRST, copy, tiny_store), trained.records[FIRST]
     assert "training again" in capsys.readouterr().out
     assert again["weights_sha256"] == first["weights_sha256"] and again["test"] == first["test"]
 
@@ -597,82 +578,54 @@ def test_a_second_stage_says_how_much_infection_the_first_left_it(trained, tiny_
     assert record["first_stage"]["infection_inside"]["test"] == pytest.approx(expected)
 
 
-def test_a_run_that_fails_says_so_until_it_succeeds(tiny_store, tmp_path, monkeypatch):
-    where = {"results": tmp_path / "results", "runs": tmp_path / "runs"}
-    monkeypatch.setattr(fit.Fitting, "fit", lambda *_: (_ for _ in ()).throw(ValueError("no luck")))
-    with pytest.raises(ValueError, match="no luck"):
-        train.train_run(FIRST, profile="tiny", slices=tiny_store, progress=False, **where)
-    assert run_state(FIRST, profile="tiny", **where) == State("failed", "ValueError: no luck")
-    monkeypatch.undo()
+def test_a_run_that_fails_says_so_until_it_succeeds(copy, tiny_store):
+    where = {"results": copy / "results", "runs": copy / "runs"}
+    (copy / "results" / "tiny" / f"{FIRST}.json").unlink()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(PROFILES, "tiny", TINY)
-        train.train_run(FIRST, profile="tiny", slices=tiny_store, progress=False, **where)
+        patch.setattr(fit.Fitting, "fit", lambda *_: (_ for _ in ()).throw(ValueError("no luck")))
+        with pytest.raises(ValueError, match="no luck"):
+            run(FIRST, copy, tiny_store)
+    assert run_state(FIRST, profile="tiny", **where) == State("failed", "ValueError: no luck")
+    run(FIRST, copy, tiny_store)
     assert run_state(FIRST, profile="tiny", **where).status == "done"
-    assert not (tmp_path / "runs" / "tiny" / FIRST / "failed.json").exists()
+    assert not (copy / "runs" / "tiny" / FIRST / "failed.json").exists()
 
 
 @pytest.mark.parametrize("arm", ["unetpp", "attention-unet", "infnet", "miniseg"])
-def test_a_peer_is_narrow_in_a_narrow_profile_and_trains_by_its_own_loss(arm):
+def test_a_peer_is_narrow_in_a_narrow_profile_and_says_whose_loss_it_has(arm):
     run = next(r for r in RUNS.values() if r.arm == arm)
-    narrow = networks.make_network(run, dataclasses.replace(TINY, widths=(4, 6, 9)))
-    assert count_parameters(narrow) < 0.3 * count_parameters(
-        networks.make_network(run, dataclasses.replace(TINY, widths=None))
-    )
-    torch.manual_seed(0)
-    image, mask = torch.rand(2, 1, 64, 64), (torch.rand(2, 1, 64, 64) > 0.7).float()
-    loss = fit.training_loss(narrow, image, mask)
-    assert torch.isfinite(loss) and loss.requires_grad
-    own = hasattr(narrow, "training_loss")
-    assert own == (arm in ("infnet", "miniseg"))
+    narrow = networks.make_network(run, TINY)
+    assert count_parameters(narrow) < 150_000
     config = networks.run_config(run, TINY, narrow)
-    assert (config["loss"] == f"its own ({arm})") == own and config["arm"] == arm
+    assert (config["loss"] == f"its own ({arm})") == (arm in ("infnet", "miniseg")) and config["arm"] == arm
 
 
 def test_the_true_lungs_can_feed_the_second_stage(tiny_store, tmp_path, monkeypatch):
-    seen = []
-    monkeypatch.setattr(fit.Fitting, "fit", lambda _, datasets: seen.append(datasets) or 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        train.train_run("alt-truth-infection", profile="tiny", slices=tiny_store, results=tmp_path,
-                        runs=tmp_path, progress=False)  # fmt: skip
     store = read_store(tiny_store, size=TINY.size, progress=False)
-    fed = seen[0]["train"].inputs
+    fed = datasets_of(monkeypatch, "alt-truth-infection", tmp_path, tiny_store)["train"].inputs
     assert (fed[:, 0] == store.ct * store.lung).all() and (fed[:, 0] != store.ct).any()
 
 
-def test_a_record_carries_a_digest_that_a_changed_value_breaks(tiny_store, tmp_path):
-    record = train.train_run(FIRST, profile="tiny", slices=tiny_store, results=tmp_path / "results",
-                             runs=tmp_path / "runs", progress=False)  # fmt: skip
-    assert record["digest"] == digest(record)
-    assert digest({**record, "commit": "another"}) != record["digest"]
-
-
-def test_evaluation_is_added_to_the_record_from_the_predictions_left(tiny_store, tmp_path):
-    where = {
-        "profile": "tiny",
-        "slices": tiny_store,
-        "results": tmp_path / "results",
-        "runs": tmp_path / "runs",
-    }
+def test_evaluation_is_added_to_the_record_from_the_predictions_left(trained, copy, tiny_store, tmp_path):
+    where = {"profile": "tiny", "slices": tiny_store, "runs": copy / "runs"}
     with pytest.raises(FileNotFoundError, match="train table2-lungs first"):
-        train.evaluate_run(FIRST, **where)
-    before = train.train_run(FIRST, progress=False, **where)
+        train.evaluate_run(FIRST, **where, results=tmp_path / "none")
+    where["results"], before = copy / "results", trained.records[FIRST]
     after = train.evaluate_run(FIRST, **where)
     assert "evaluation" not in before and after["evaluation"] and after["digest"] == digest(after)
     same = {k: v for k, v in after.items() if k not in ("evaluation", "digest")}
     assert same == {k: v for k, v in before.items() if k != "digest"}
-    path = tmp_path / "results" / "tiny" / f"{FIRST}.json"
+    path = copy / "results" / "tiny" / f"{FIRST}.json"
     assert json.loads(path.read_text()) == after == train.evaluate_run(FIRST, **where)
-    before["weights_sha256"] = "0" * 64
-    train.write_json(path, before)
+    train.write_json(path, {**before, "weights_sha256": "0" * 64})
     with pytest.raises(ValueError, match="does not belong to"):
         train.evaluate_run(FIRST, **where)
 
 
 def test_a_checkpoint_that_is_none_is_told_and_kept(tiny_store, tmp_path):
-    last = tmp_path / "tiny" / FIRST / "last.ckpt"
+    last = tmp_path / "runs" / "tiny" / FIRST / "last.ckpt"
     last.parent.mkdir(parents=True)
     last.write_text("junk")
     with pytest.raises(ValueError, match=r"last\.ckpt cannot be read .*delete it to train table2-lungs"):
-        train.train_run(FIRST, profile="tiny", slices=tiny_store, results=tmp_path / "results", runs=tmp_path,
-                        progress=False)  # fmt: skip
+        run(FIRST, tmp_path, tiny_store)
     assert last.read_text() == "junk"

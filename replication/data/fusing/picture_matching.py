@@ -48,17 +48,19 @@ def flip(pictures: NDArray, flip: str) -> NDArray:
     return pictures[:, ::rows, ::columns]
 
 
+@lru_cache(maxsize=512)
+def _weights(side: int, zoom: float, shift: float) -> NDArray[np.float32]:
+    """(side, side): what each sample along one axis takes of its two neighbours."""
+    centre = (side - 1) / 2
+    sampled = (np.arange(side) - centre) * zoom + centre + shift
+    return np.clip(1 - np.abs(sampled[:, None] - np.arange(side)), 0, None).astype(np.float32)
+
+
 def warp(pictures: Pictures, zoom_shift: NDArray) -> Pictures:
     """Zoom and shift (rows' zoom, columns' zoom, rows' shift, columns' shift), bilinear, as A X B^T."""
-
-    def weights(zoom: float, shift: float) -> NDArray[np.float32]:
-        side = pictures.shape[1]
-        centre = (side - 1) / 2
-        sampled = (np.arange(side) - centre) * zoom + centre + shift
-        return np.clip(1 - np.abs(sampled[:, None] - np.arange(side)), 0, None).astype(np.float32)
-
-    zoom_y, zoom_x, shift_y, shift_x = zoom_shift
-    return weights(zoom_y, shift_y) @ pictures @ weights(zoom_x, shift_x).T
+    side = pictures.shape[1]
+    zoom_y, zoom_x, shift_y, shift_x = map(float, zoom_shift)  # a search moves one at a time
+    return _weights(side, zoom_y, shift_y) @ pictures @ _weights(side, zoom_x, shift_x).T
 
 
 def first_fit(a: Pictures, b: Pictures) -> tuple[float, NDArray]:
