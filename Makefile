@@ -1,6 +1,7 @@
 # make reproduce [PROFILE=smoke] [SLICES=folder]   data -> training -> tables -> book; two runs, the headline's
 # make grid [SCOPE=rows]                           the same with every run of a scope: headline, rows or all
-# make test                                        unit tests, then every committed notebook
+# make test                                        every test, and every committed notebook
+# make test-fast                                   those tests that train nothing and open no browser
 # make book | docs-serve | dist | lint | clean
 #
 # Both take, besides: RUNS="names of runs", RESULTS=folder of the records, JOBS=trainings at a time.
@@ -35,7 +36,7 @@ export OMP_NUM_THREADS
 # Trainings at a time: one on a GPU, else as many as there are cores; the Snakefile shares the cores out.
 JOBS ?= $(if $(filter GPU,$(shell nvidia-smi -L 2>/dev/null)),1,$(OMP_NUM_THREADS))
 
-.PHONY: help reproduce grid inputs book docs-serve dist test lint clean
+.PHONY: help reproduce grid inputs book docs-serve dist test test-fast lint clean
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
@@ -90,9 +91,13 @@ docs-serve: $(STAMP)
 dist: $(STAMP)
 	@$(PY) workflow/release.py --out _build/dist $(if $(TAG),--tag $(TAG))
 
+# By file, in the order of tests/conftest.py: the longest first.
+PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n $(OMP_NUM_THREADS) --dist loadfile --no-loadscope-reorder
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(OMP_NUM_THREADS) --dist loadfile
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(OMP_NUM_THREADS) --dist loadscope --nbval --nbval-current-env --nbval-cell-timeout=600 notebooks
+	$(PYTEST) --nbval --nbval-current-env --nbval-cell-timeout=600 tests notebooks
+
+test-fast: $(STAMP)
+	$(PYTEST) -m "not slow" tests
 
 lint: $(STAMP)
 	$(PY) -m ruff check .

@@ -59,6 +59,28 @@ def write_store(folder: Path) -> Path:
     return folder
 
 
+# Files that take long, the longest first, so that no worker is left alone with one at the end.
+SLOW = (
+    "test_pages.py", "test_reproduce_page.py", "test_run.py", "test_end_to_end.py", "test_fast_fit.py", "test_release.py",
+    "test_lease.py", "test_campaign.py", "test_killed.py", "test_wheel.py", "test_first_cell.py", "test_serve.py",
+    "test_book_machinery.py", "test_thresholds.py", "test_workflow.py",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The slow files and the notebooks first, those that wait for the built book last."""
+    waiting = {item.path for item in items if "built" in getattr(item, "fixturenames", ())}
+
+    def rank(item: pytest.Item) -> tuple[int, bool]:
+        first = SLOW.index(item.path.name) if item.path.name in SLOW else len(SLOW)
+        return first + (item.path.suffix == ".py"), item.path in waiting
+
+    for item in items:
+        if item.path.name in SLOW or item.path in waiting:
+            item.add_marker(pytest.mark.slow)
+    items.sort(key=rank)
+
+
 @pytest.fixture(scope="session")
 def tiny_store(tmp_path_factory) -> Path:
     """A good store; tests read it only."""

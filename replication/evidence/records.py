@@ -9,6 +9,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -180,7 +181,11 @@ def _leaves(tree: dict[str, Any], above: tuple[str, ...] = ()) -> list[tuple[tup
 
 def patients_of(slice_ids: list[str], patients: list[str]) -> list[str] | None:
     """Whose slice each is, where the names tell: one patient's name begins each slice's."""
-    owners = [[p for p in patients if name.startswith(p + "_")] for name in slice_ids]
+    known = set(patients)
+    heads = (
+        accumulate(name.split("_")[:-1], "{}_{}".format) for name in slice_ids
+    )  # a, a_b, a_b_c of a_b_c_7
+    owners = [[head for head in of if head in known] for of in heads]
     if any(len(owner) != 1 for owner in owners) or {owner[0] for owner in owners} != set(patients):
         return None
     return [owner[0] for owner in owners]

@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import t as student_t
+from scipy.special import stdtrit  # all of scipy.stats takes a second to import, for one quantile
 
 VERDICTS = (
     "reproduced", "above the paper", "below the paper", "contradicted", "undecided", "differs",
@@ -74,7 +74,7 @@ class Spread:
 
     def t(self, *, tail: float = 0.025) -> float:
         """Student's quantile above which `tail` lies; 0 without freedom."""
-        return float(student_t.ppf(1 - tail, self.freedom)) if self.freedom else 0.0
+        return float(stdtrit(self.freedom, 1 - tail)) if self.freedom else 0.0
 
 
 def pooled_spread(rows: Iterable[Sequence[float]]) -> Spread:

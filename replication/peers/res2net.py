@@ -122,7 +122,8 @@ class Res2Net(nn.Module):
             first = Res2NetBlock(c_in, c_out, stride=1 if stage == 0 else 2, first=True)
             self.stages.append(nn.Sequential(first, *(Res2NetBlock(c_out, c_out) for _ in range(count - 1))))
         for module in self.modules():
-            if isinstance(module, nn.Conv2d):
+            # On the meta device, where networks are only counted, a draw imports torch's compiler: seconds.
+            if isinstance(module, nn.Conv2d) and not module.weight.is_meta:
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> list[Tensor]:
