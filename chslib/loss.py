@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from chslib.checks import check_tensor, may_look
+
 TERMS = ("both", "cross entropy", "dice")
 REDUCTIONS = ("mean", "sum")
 
@@ -41,23 +43,32 @@ def segmentation_loss(
 
     Args:
         logits: (N, C, H, W), before the sigmoid.
-        target: same shape, values in [0, 1].
+        target: same shape, values in [0, 1]; others are refused where they may be read (`chslib.checks.may_look`).
         terms: "both"; or, not the paper's, "cross entropy" or "dice" alone and whole.
         cross_entropy: "mean" over pixels, or "sum" over those of an image as Eq. 13 writes it, then
             averaged over the batch (register row 10).
 
     Raises:
-        ValueError: shapes differ; an argument outside the above.
+        ValueError: no tensors; shapes differ; a mask of 0 and 255; an argument outside the above.
     """
     if terms not in TERMS or cross_entropy not in REDUCTIONS:
         raise ValueError(
             f"terms={terms!r}, cross_entropy={cross_entropy!r}; expected one of {TERMS} and one of {REDUCTIONS}."
         )
+    for tensor in (logits, target):
+        check_tensor(tensor, floating=tensor is logits)
     if logits.shape != target.shape:
         raise ValueError(
             f"The loss got logits of shape {tuple(logits.shape)} and a target of shape {tuple(target.shape)}; "
             "expected the same, e.g. target.unsqueeze(1) for a mask without its channel axis."
         )
+    if may_look(target, training=logits.requires_grad) and target.numel():
+        low, high = (float(value) for value in target.aminmax())
+        if low < 0 or high > 1:
+            raise ValueError(
+                f"The loss got a target of values {low:g} to {high:g}; expected a mask of 0 and 1, e.g. "
+                "(mask > 0).float() for one of 0 and 255."
+            )
     if terms == "dice":
         return dice_loss(logits, target)
     entropy = F.binary_cross_entropy_with_logits(logits.float(), target.float())

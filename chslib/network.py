@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from chslib.attention import SpectralSpatialDepthAttention
 from chslib.blocks import POOLINGS, DoubleConv, ResidualInceptionBlock
+from chslib.checks import check_input
 from chslib.fast.cpu import PointwiseConv2d
 from chslib.pooling import HybridPool2d, MaxPool2d
 
@@ -38,37 +39,6 @@ ARMS: dict[str, dict[str, Any]] = {
     "rib-hp": {"block": "rib", "pooling": "hybrid", "attention": False, "widths": WIDTHS},
     "full": {"block": "rib", "pooling": "hybrid", "attention": True, "widths": WIDTHS},
 }
-
-
-def check_input(x: Tensor, *, channels: int, divisor: int, finite: bool = True) -> None:
-    """Refuse what the network cannot take, with what came, what was expected and the cure.
-
-    Args:
-        x: the batch, expected (N, channels, H, W), floating, sides divisible by ``divisor``.
-        finite: also refuse NaN and infinity (reads every value).
-
-    Raises:
-        ValueError: wrong axes, channels, dtype, side lengths, or values that are not finite.
-    """
-    shape = tuple(x.shape)
-    if x.ndim != 4 or shape[1] != channels:
-        raise ValueError(f"Got a tensor of shape {shape}; expected (N, {channels}, H, W).")
-    if not x.is_floating_point():
-        raise ValueError(f"Got a tensor of dtype {x.dtype}; expected floating point, e.g. x.float() / 255.")
-    height, width = shape[-2:]
-    if height % divisor or width % divisor or not height or not width:
-        target = tuple(max(divisor, -(-side // divisor) * divisor) for side in (height, width))
-        raise ValueError(
-            f"Got a slice of {height}x{width}; both sides must divide by {divisor}. "
-            f"Pad it to {target[0]}x{target[1]}: "
-            f"torch.nn.functional.pad(x, (0, {target[1] - width}, 0, {target[0] - height}))."
-        )
-    if finite and not torch.isfinite(x).all():
-        bad = int((~torch.isfinite(x)).sum())
-        raise ValueError(
-            f"Got {bad} NaN or infinite values in a batch of shape {shape}; expected finite intensities. "
-            "Mend the slice (torch.nan_to_num, or look at its window) before the network sees it."
-        )
 
 
 def check_widths(widths: Sequence[int], *, least: int = 1, why: str = "") -> tuple[int, ...]:
@@ -103,7 +73,7 @@ class RAIUNet(nn.Module):
         shortcut_kernel: of the residual blocks, 3 (default) or 1 (register row 8).
 
     Raises:
-        ValueError: an argument outside the above; in `forward`, see `check_input`.
+        ValueError: an argument outside the above; in `forward`, see `chslib.checks.check_input`.
 
     Example:
         >>> RAIUNet()(torch.zeros(2, 1, 64, 64)).shape
@@ -162,13 +132,7 @@ class RAIUNet(nn.Module):
         self.head = PointwiseConv2d(stages[0], out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        # Reading every value would stall a GPU each training step, and break a compiled or captured
-        # graph; there the loss is watched instead.
-        finite = not (
-            torch.compiler.is_compiling()
-            or (x.is_cuda and (self.training or torch.cuda.is_current_stream_capturing()))
-        )
-        check_input(x, channels=self.in_channels, divisor=self.divisor, finite=finite)
+        check_input(x, self, divisor=self.divisor)
         maps = []  # F^1 .. F^4, then the bottleneck: halving sides, widths as in self.widths
         for block, pool in zip(self.encoder, self.pools):
             maps.append(block(x))

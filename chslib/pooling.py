@@ -32,6 +32,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from chslib.checks import check_tensor
 from chslib.fast import gpu
 from chslib.fast.cpu import PointwiseConv2d, conv1x1, double, halve
 
@@ -119,10 +120,9 @@ def spectral_resample2d(x: Tensor, size: tuple[int, int]) -> Tensor:
     Raises:
         ValueError: ``x`` has fewer than two axes or is not floating point, or a size below 1.
     """
+    check_tensor(x)
     if x.ndim < 2:
         raise ValueError(f"Spectral pooling got a tensor of shape {tuple(x.shape)}; expected (..., H, W).")
-    if not x.is_floating_point():
-        raise ValueError(f"Spectral pooling got dtype {x.dtype}; expected floating point, e.g. x.float().")
     (height, width), (h, w) = x.shape[-2:], size
     if x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous():
         # Along the height over rows of W * C contiguous values, along the width over rows of C: no
@@ -144,7 +144,9 @@ def spectral_resample2d(x: Tensor, size: tuple[int, int]) -> Tensor:
 
 def _check_padding(padding: str) -> None:
     if padding not in PADDINGS:
-        raise ValueError(f"Pooling got padding={padding!r}; expected one of {PADDINGS}.")
+        raise ValueError(
+            f"Pooling got padding={padding!r}; expected one of {PADDINGS}. It halves both sides: there is no size to give."
+        )
 
 
 class SpectralPool2d(nn.Module):
@@ -157,7 +159,7 @@ class SpectralPool2d(nn.Module):
         padding: "valid" or "same".
     """
 
-    def __init__(self, *, padding: str = "valid") -> None:
+    def __init__(self, padding: str = "valid") -> None:
         super().__init__()
         _check_padding(padding)
         self.padding = padding
@@ -189,7 +191,7 @@ class MaxPool2d(nn.Module):
     paper builds on; the window is not given (register row 20).
     """
 
-    def __init__(self, *, padding: str = "valid") -> None:
+    def __init__(self, padding: str = "valid") -> None:
         super().__init__()
         _check_padding(padding)
         self.padding = padding
@@ -243,6 +245,10 @@ class HybridPool2d(nn.Module):
         self.pointwise = PointwiseConv2d(2 * in_channels, out_channels or in_channels, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
+        check_tensor(x)
+        if x.ndim != 4 or 2 * x.shape[1] != self.pointwise.in_channels:
+            expected = f"(N, {self.pointwise.in_channels // 2}, H, W)"
+            raise ValueError(f"Hybrid pooling got a tensor of shape {tuple(x.shape)}; expected {expected}.")
         # The 1x1 over [max, spectral] is the sum of two 1x1, and the spectral one commutes with the
         # pooling, which mixes no channels: it is taken where the maps are smallest, and nothing is
         # concatenated in memory.

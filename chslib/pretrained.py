@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load
-from torch import Tensor, nn
+from torch import Tensor
 
+from chslib.checks import check_grey
 from chslib.network import CHSNet, RAIUNet, build_network
 
 FOLDER = Path(__file__).resolve().parent / "weights"
@@ -26,20 +27,30 @@ def available(folder: str | Path = FOLDER) -> list[str]:
     return sorted(f"{p.parent.name}/{p.stem}" for p in Path(folder).glob("*/*.safetensors"))
 
 
-def read_weights(name: str, *, folder: str | Path = FOLDER) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """One file's tensors in float32, and its sidecar.
+def _located(name: str | Path, folder: str | Path) -> Path:
+    """The file of weights by their name, or by its own path."""
+    stem = str(name).removesuffix(".safetensors")
+    if stem in available(folder):
+        return Path(folder) / f"{stem}.safetensors"
+    if (path := Path(f"{stem}.safetensors")).is_file():
+        return path
+    names = ", ".join(available(folder)) or "none"
+    raise FileNotFoundError(
+        f"No weights {stem!r} in {folder}, and no file {path}; expected a path, or profile/run, one of: {names}. An "
+        "installed package holds the default ones alone; folder= names the folder chslib/weights of a checkout."
+    )
+
+
+def read_weights(
+    name: str | Path, *, folder: str | Path = FOLDER
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """One file's tensors in float32, and its sidecar; `name` as of `load_pretrained`.
 
     Raises:
         FileNotFoundError: no such weights; the message lists the names there are.
         ValueError: a file that differs from its sidecar's checksum.
     """
-    if name not in available(folder):
-        names = ", ".join(available(folder)) or "none"
-        raise FileNotFoundError(
-            f"No weights {name!r} in {folder}; expected profile/run, one of: {names}. An installed package holds "
-            "the default ones alone; folder= names the folder chslib/weights of a checkout."
-        )
-    path = Path(folder) / f"{name}.safetensors"
+    path = _located(name, folder)
     content, sidecar = path.read_bytes(), json.loads(path.with_suffix(".json").read_text())
     if (found := hashlib.sha256(content).hexdigest()) != sidecar["sha256"]:
         raise ValueError(
@@ -49,30 +60,37 @@ def read_weights(name: str, *, folder: str | Path = FOLDER) -> tuple[dict[str, T
     return {k: v.float() if v.is_floating_point() else v for k, v in load(content).items()}, sidecar
 
 
-def load_pretrained(name: str = DEFAULT, *, folder: str | Path = FOLDER) -> nn.Module:
-    """A trained network by its name, in evaluation mode, on the CPU.
+def load_stage(name: str | Path, *, folder: str | Path = FOLDER) -> tuple[RAIUNet, dict[str, Any]]:
+    """One network without what stands in front of it, in evaluation mode, and its sidecar; see `load_pretrained`."""
+    state, sidecar = read_weights(name, folder=folder)
+    settings = dict(sidecar["network"])
+    if sidecar["first_stage"] and sidecar["cascade"] == "concat":
+        settings["in_channels"] = 2
+    network = build_network(settings.pop("arm"), **settings)
+    network.load_state_dict(state)
+    network.register_forward_pre_hook(check_grey)
+    return network.eval(), sidecar
+
+
+def load_pretrained(name: str | Path = DEFAULT, *, folder: str | Path = FOLDER) -> RAIUNet | CHSNet:
+    """A trained network by its name or file, in evaluation mode, on the CPU.
 
     Args:
-        name: `profile/run`, for example "cpu/table2-infection"; see `available`. A second stage
-            comes as the whole cascade (`CHSNet`), with the first stage that it was trained behind;
-            any other run as its one network (`RAIUNet`).
+        name: `profile/run`, for example "cpu/table2-infection", see `available`; or the path of a file that
+            `chs-net weights export` wrote. A second stage comes as the whole cascade (`CHSNet`), with the first
+            stage that it was trained behind and that lies beside it; any other run as its one network (`RAIUNet`).
         folder: of the weights.
 
     Raises:
-        FileNotFoundError, ValueError: see `read_weights`.
+        FileNotFoundError, ValueError: see `read_weights`; in evaluation, see `chslib.checks.check_grey`.
 
     Example:
         >>> network = load_pretrained("cpu/table2-infection")
         >>> network(torch.zeros(1, 1, 128, 128)).infection.shape
         torch.Size([1, 1, 128, 128])
     """
-    state, sidecar = read_weights(name, folder=folder)
-    settings, first, cascade = dict(sidecar["network"]), sidecar["first_stage"], sidecar["cascade"]
-    if first and cascade == "concat":
-        settings["in_channels"] = 2
-    network: RAIUNet | CHSNet = build_network(settings.pop("arm"), **settings)
-    network.load_state_dict(state)
-    if first:
-        lungs = load_pretrained(f"{sidecar['profile']}/{first}", folder=folder)
-        network = CHSNet(lungs=lungs, infection=network, cascade=cascade)
-    return network.eval()
+    network, sidecar = load_stage(name, folder=folder)
+    if not sidecar["first_stage"]:
+        return network
+    lungs, _ = load_stage(_located(name, folder).with_name(sidecar["first_stage"]), folder=folder)
+    return CHSNet(lungs=lungs, infection=network, cascade=sidecar["cascade"]).eval()

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from chslib.inference import Progress, accelerator, folded, predict_masks
-from chslib.network import CHSNet, contour_map
+from chslib.network import contour_map
 from replication.data.phantom.volumes import make_volume
 from replication.data.reading.scan import Scan
 from replication.data.slices.splits import FOLDS, make_split
@@ -24,7 +24,7 @@ from replication.scans.cleaning import clean_lungs
 from replication.scans.report import fingerprint
 from replication.scans.segment import segment
 from replication.scans.steps import NOTHING, STEPS, Cleaning
-from replication.scans.weights import load_cascade
+from replication.scans.weights import Cascade, load_cascade
 from replication.training.predictions import load_masks
 
 RECORD, ON_SCAN, ON_FOLDS = "cleaning.json", "cleaning-scan.json", "cleaning-folds.json"
@@ -41,12 +41,12 @@ def counts(truth: NDArray, found: NDArray) -> list[int]:
 
 
 def on_store(
-    network: CHSNet, store: SliceStore, rows: NDArray, *, progress: Progress | None = None
+    cascade: Cascade, store: SliceStore, rows: NDArray, *, progress: Progress | None = None
 ) -> dict[str, Any]:
     """Counts of lungs and infection by arm, over the volumes of some rows of a store."""
-    network = folded(network).to(accelerator())
+    first, second = (folded(s.network).to(accelerator()) for s in (cascade.lungs, cascade.infection))
     inputs = store.ct[rows][:, None]
-    raw = predict_masks(network.lungs, inputs, batch_size=4, progress=progress)[:, 0]
+    raw = predict_masks(first, inputs, batch_size=4, progress=progress)[:, 0]
     seen: dict[bytes, NDArray] = {}
 
     def infected(lungs: NDArray) -> NDArray:
@@ -55,9 +55,7 @@ def on_store(
         new = [k for k, key in enumerate(keys) if key not in seen]
         if new:
             ct, mask = (torch.from_numpy(a) for a in (inputs[new], lungs[new, None]))
-            found = predict_masks(
-                network.infection, contour_map(ct, mask).numpy(), batch_size=4, progress=progress
-            )
+            found = predict_masks(second, contour_map(ct, mask).numpy(), batch_size=4, progress=progress)
             seen.update(zip([keys[k] for k in new], found[:, 0]))
         return np.stack([seen[key] for key in keys])
 
@@ -110,17 +108,17 @@ def folds_record(store: SliceStore, runs: Path) -> dict[str, Any]:
     return made | {"digest": digest(made)}
 
 
-def on_scan(network: CHSNet, scan: Scan, truth: dict[str, NDArray], *, size: int) -> dict[str, Any]:
+def on_scan(cascade: Cascade, scan: Scan, truth: dict[str, NDArray]) -> dict[str, Any]:
     """Counts of each target with a reference mask (x, y, slices) by arm, and how many voxels are called infected."""
     out = {}
     for arm, how in ARMS.items():
-        found = segment(scan, network, size=size, cleaning=how)
+        found = segment(scan, cascade, cleaning=how)
         out[arm] = {target: counts(mask, getattr(found, target)) for target, mask in truth.items()}
         out[arm]["infected_voxels"] = int(found.infection.sum(dtype=np.int64))
     return out
 
 
-def on_phantoms(network: CHSNet, *, size: int, folder: Path) -> dict[str, Any]:
+def on_phantoms(cascade: Cascade, *, folder: Path) -> dict[str, Any]:
     """The same over drawn scans of whole chests, in Hounsfield units, with their ends."""
     each = []
     for seed in PHANTOMS:
@@ -128,7 +126,7 @@ def on_phantoms(network: CHSNet, *, size: int, folder: Path) -> dict[str, Any]:
         path = folder / f"{seed}.nii"
         nib.save(nib.Nifti1Image(volume.ct.astype(np.int16), np.diag([-1.4, 1.4, 20, 1])), path)
         truth = {"lungs": volume.lung, "infection": volume.infection}
-        each.append(on_scan(network, Scan(path), truth, size=size))
+        each.append(on_scan(cascade, Scan(path), truth))
     return {
         arm: {target: np.sum([one[arm][target] for one in each], axis=0).tolist() for target in truth}
         for arm in ARMS
@@ -137,28 +135,28 @@ def on_phantoms(network: CHSNet, *, size: int, folder: Path) -> dict[str, Any]:
 
 def scan_record(ct: Path, lungs: Path) -> dict[str, Any]:
     """One's own scan with a reference mask of its lungs, whatever its labels; by the default cascade."""
-    network, weights = load_cascade()
+    cascade = load_cascade()
     scan, mask = Scan(ct), Scan(lungs, intensity=None)
     if mask.shape != scan.shape:
         raise ValueError(f"{lungs}: {mask.shape} voxels; expected those of {ct}, {scan.shape}")
     truth = {"lungs": np.stack([mask.plane(k) for k in range(mask.shape[2])], 2)}
     made = {
-        "weights": weights, "scan": {"name": ct.name, "sha256": fingerprint(ct), "axes": scan.axes},
-        "arms": on_scan(network, scan, truth, size=weights["size"]), **environment(),
+        "weights": cascade.weights, "scan": {"name": ct.name, "sha256": fingerprint(ct), "axes": scan.axes},
+        "arms": on_scan(cascade, scan, truth), **environment(),
     }  # fmt: skip
     return made | {"digest": digest(made)}
 
 
 def cleaning_record(store: SliceStore, *, folder: Path, progress: Progress | None = None) -> dict[str, Any]:
     """Both, with the default cascade, on the test patients of its own fold."""
-    network, weights = load_cascade()
-    fold = int(weights["name"][-1])
+    cascade = load_cascade()
+    fold = int(cascade.weights["name"][-1])
     rows = make_split(store.table, protocol="patient", fold=fold, seed=0).test
     made = {
-        "weights": weights, "fold": fold, "fingerprint": store.fingerprint, "slices": len(rows),
+        "weights": cascade.weights, "fold": fold, "fingerprint": store.fingerprint, "slices": len(rows),
         "patients": sorted(set(store.table["patient"].iloc[rows])), "columns": ["tp", "fp", "fn"],
-        "store": on_store(network, store, rows, progress=progress),
-        "phantom_seeds": list(PHANTOMS), "phantoms": on_phantoms(network, size=weights["size"], folder=folder),
+        "store": on_store(cascade, store, rows, progress=progress),
+        "phantom_seeds": list(PHANTOMS), "phantoms": on_phantoms(cascade, folder=folder),
         **environment(),
     }  # fmt: skip
     return made | {"digest": digest(made)}

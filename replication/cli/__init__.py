@@ -1,6 +1,7 @@
 """`chs-net`: every command of the replication, as a table of contents."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -15,17 +16,48 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="chs-net", description="CHS-Net, replicated: data, training, weights, measurements."
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", title="commands")
+    parser.add_argument("--version", action="store_true", help="show the version and end")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     for group in GROUPS:
         group.add_to(commands)
+    _tell_contents(parser)
     return parser
 
 
+def _tell_contents(parser: argparse.ArgumentParser) -> None:
+    """A command that only leads to others shows them, where none is given."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            parser.set_defaults(run_command=lambda _: parser.print_help())
+            for below in action.choices.values():
+                _tell_contents(below)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; 0 if all is well, 1 with a line on stderr if not, 130 if interrupted."""
-    options = build_parser().parse_args(arguments)
+    """Run one command; 0 if all is well, 1 with a line on stderr if not, 130 if interrupted.
+
+    Whoever reads the output may stop before its end, as `head` does: that is no error.
+    """
+    try:
+        try:
+            return _run(build_parser().parse_args(arguments))
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left goes nowhere
+        return 0
+
+
+def _run(options: argparse.Namespace) -> int:
+    if options.version:
+        from chslib import __version__
+
+        print(f"chs-net {__version__}")
+        return 0
     try:
         return options.run_command(options) or 0
+    except BrokenPipeError:
+        raise
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] in ("chslib", "replication"):
             raise

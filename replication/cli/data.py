@@ -10,7 +10,7 @@ def add_to(groups: Any) -> None:
     data = groups.add_parser(
         "data", help="get the sources, draw phantoms, fuse volumes into slices, check a store"
     )
-    commands = data.add_subparsers(dest="step", required=True, metavar="STEP")
+    commands = data.add_subparsers(dest="step", metavar="STEP")
     download = commands.add_parser(
         "download", help="get the paper's two sources, or link what lies on this disk"
     )
@@ -26,14 +26,16 @@ def add_to(groups: Any) -> None:
         "may be given again",
     )  # fmt: skip
     download.add_argument("--offline", action="store_true", help="fetch nothing; say what is missing")
-    download.add_argument("--tries", type=int, default=4, help="a file (%(default)s)")
+    download.add_argument("--tries", type=int, default=4, help="for each file (default: %(default)s)")
     download.add_argument("--quiet", action="store_true", help="no progress bar")
     download.set_defaults(run_command=_download)
 
     phantom = commands.add_parser("phantom", help="draw synthetic CT volumes")
     phantom.add_argument("out", metavar="OUT", help="folder to write ct, lung and infection into")
-    phantom.add_argument("--seed", type=int, default=0, help="default: %(default)s")
-    phantom.add_argument("--depth", type=int, default=16, help="slices a volume (%(default)s)")
+    phantom.add_argument(
+        "--seed", type=int, default=0, help="another draws other patients (default: %(default)s)"
+    )
+    phantom.add_argument("--depth", type=int, default=16, help="slices a volume (default: %(default)s)")
     phantom.add_argument(
         "--volumes", type=int, metavar="N", help="only N of the 13 volumes, from all sources"
     )
@@ -43,7 +45,7 @@ def add_to(groups: Any) -> None:
 
     _add_fuse(commands)
     check = commands.add_parser("check", help="look for problems in a store")
-    check.add_argument("store", metavar="STORE", nargs="?", default="")
+    check.add_argument("store", metavar="STORE", nargs="?", default="", help="folder of a slice store")
     check.add_argument("--profile", help="stop at the first problem for a run of this profile")
     check.add_argument("--quiet", action="store_true", help="no progress bar")
     check.set_defaults(run_command=_check)
@@ -53,11 +55,17 @@ def _add_fuse(commands: Any) -> None:
     fuse = commands.add_parser("fuse", help="turn volumes into a store of slices")
     fuse.add_argument("volumes", metavar="VOLUMES", help="folder with ct, lung and infection")
     fuse.add_argument("store", metavar="STORE", help="folder to write")
-    fuse.add_argument("--size", type=int, default=256, help="default: %(default)s")
+    fuse.add_argument(
+        "--size", type=int, default=256, help="side of the slices, pixels (default: %(default)s)"
+    )
     fuse.add_argument(
         "--preparation", choices=("window", "minmax-clahe"), default="window",
-        help="default: %(default)s",
+        help="window: every slice with lung, by one HU window; minmax-clahe: as the trained weights expect it, and only "
+        "the middle 60 %% with infection (default: %(default)s)",
     )  # fmt: skip
+    fuse.add_argument("--all-slices", action="store_true", help="minmax-clahe: every slice with lung")
+    fuse.add_argument("--name", help="what the scans are called wherever weights trained on them say so")
+    fuse.add_argument("--licence", help="on what terms they may be used, in words, for the same places")
     fuse.add_argument(
         "--published",
         action="store_true",
@@ -83,7 +91,7 @@ def _add_fuse(commands: Any) -> None:
     fuse.add_argument(
         "--strict", action="store_true", help="refuse a scan whose header or numbers are in doubt"
     )
-    fuse.add_argument("--workers", type=int, default=1, help="processes (default: %(default)s)")
+    fuse.add_argument("--workers", type=int, default=1, help="processes at a time (default: %(default)s)")
     fuse.add_argument("--quiet", action="store_true", help="no progress bar")
     fuse.set_defaults(run_command=_fuse)
 
@@ -139,16 +147,31 @@ def _fuse(args: argparse.Namespace) -> int:
         )
     told = fuse(
         args.volumes, args.store, size=args.size, preparation=args.preparation,
-        workers=args.workers, progress=not args.quiet, published=args.published, own=own,
+        workers=args.workers, progress=not args.quiet, published=args.published, own=own, all_slices=args.all_slices,
+        stated={k: v for k in ("name", "licence") if (v := getattr(args, k))},
     )  # fmt: skip
     for name, volume in told["volumes"].items():
         for note in [*volume["orientation"]["notes"], *volume["notes"]]:
             print(f"warning: {name}: {note}", file=sys.stderr)
     print(
         f"{args.store}: {told['slices_out']} of {told['slices_in']} slices from "
-        f"{len(told['volumes'])} volumes, {args.size}x{args.size}, {args.preparation}"
+        f"{len(told['volumes'])} volumes, {args.size}x{args.size}, {args.preparation}{_left_out(told)}"
     )
     return 0
+
+
+def _left_out(told: dict[str, Any]) -> str:
+    """How many slices were dropped, and why."""
+    why: dict[str, int] = {}
+    for volume in told["volumes"].values():
+        for reason, number in volume["dropped"].items():
+            why[reason] = why.get(reason, 0) + number
+    if not why:
+        return ""
+    cure = (
+        "; --all-slices, into another folder, keeps all with lung" if set(why) - {"black", "no lung"} else ""
+    )
+    return f"; left out: {', '.join(f'{number} {reason}' for reason, number in sorted(why.items()))}{cure}"
 
 
 def _check(args: argparse.Namespace) -> int:

@@ -5,13 +5,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from replication.cli.places import add_places
+
 
 def add_to(groups: Any) -> None:
     """Add `measure` and its commands."""
     measure = groups.add_parser(
-        "measure", help="the leak of a random split, each patient's contrast, thresholds of a run"
+        "measure", help="leak, contrast, cleaning; of a run: thresholds, lesions, false alarms"
     )
-    commands = measure.add_subparsers(dest="step", required=True, metavar="WHAT")
+    commands = measure.add_subparsers(dest="step", metavar="WHAT")
     leak = commands.add_parser("leak", help="score the masks of the nearest training slices")
     contrast = commands.add_parser("contrast", help="measure how each patient's infection stands out")
     cleaning = commands.add_parser("cleaning", help="measure what each step behind the networks is worth")
@@ -27,9 +29,9 @@ def add_to(groups: Any) -> None:
     for command, size in ((leak, 128), (contrast, 256), (cleaning, 256)):
         command.add_argument("--slices", required=command is not cleaning, help="folder of a slice store")
         command.add_argument(
-            "--size", type=int, default=size, help="side of the slices, pixels (%(default)s)"
+            "--size", type=int, default=size, help="side of the slices, pixels (default: %(default)s)"
         )
-        command.add_argument("--results", default="results", help="folder of the record (%(default)s)")
+        add_places(command, runs=False)
     thresholds = commands.add_parser("thresholds", help="score a trained run at a ladder of thresholds")
     lesions = commands.add_parser("lesions", help="recall of a run by the size of a lesion")
     alarms = commands.add_parser(
@@ -37,10 +39,9 @@ def add_to(groups: Any) -> None:
     )
     for command in (thresholds, lesions, alarms):
         command.add_argument("run", help="a name of the grid; chs-net list shows them")
-        command.add_argument("--profile", default="cpu")
+        command.add_argument("--profile", default="cpu", help="of the run (default: %(default)s)")
         command.add_argument("--slices", required=True, help="folder of the slice store")
-        command.add_argument("--results", default="results", help="folder of the records (%(default)s)")
-        command.add_argument("--runs", default="runs", help="folder of weights and predictions (%(default)s)")
+        add_places(command)
     lesions.set_defaults(run_command=_lesions)
     alarms.set_defaults(run_command=_false_alarms)
     leak.set_defaults(run_command=_leak)

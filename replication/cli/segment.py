@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from replication.cli.weights import WEIGHTS
 from replication.scans.steps import STEPS, Cleaning
 
 
@@ -17,9 +18,7 @@ def add_to(groups: Any) -> None:
         metavar="OUTPUT",
         help="folder to write lungs.nii.gz, infection.nii.gz, report.json and preview.png into",
     )
-    segment.add_argument(
-        "--weights", help="name of a cascade; chs-net weights list shows them (default: the best)"
-    )
+    segment.add_argument("--weights", metavar="NAME|PATH", help=f"{WEIGHTS} (default: the best patient fold)")
     segment.add_argument(
         "--axes", help="how the scan is stored, such as LPS, in place of what its header says"
     )
@@ -35,7 +34,7 @@ def add_to(groups: Any) -> None:
     segment.add_argument(
         "--strict", action="store_true", help="refuse a scan whose header or numbers are in doubt"
     )
-    segment.add_argument("--batch-size", type=int, default=4, help="slices at a time (%(default)s)")
+    segment.add_argument("--batch-size", type=int, default=4, help="slices at a time (default: %(default)s)")
     segment.add_argument("--quiet", action="store_true", help="no progress bar")
     segment.set_defaults(run_command=_segment)
 
@@ -47,14 +46,14 @@ def _segment(options: argparse.Namespace) -> None:
     from replication.scans.weights import load_cascade
 
     scans = scans_of(options.input)
-    network, weights = load_cascade(options.weights)
+    cascade = load_cascade(options.weights)
 
     def bar(step: str) -> Any:
         return None if options.quiet else lambda rows: tqdm(rows, desc=f"{step:9}", unit="batch", leave=False)
 
     segment_all(
         scans, Path(options.output), say=lambda text: print(text, file=sys.stderr if "failed" in text else sys.stdout),
-        network=network, weights=weights, bar=bar, strict=options.strict, batch_size=options.batch_size,
+        cascade=cascade, bar=bar, strict=options.strict, batch_size=options.batch_size,
         cleaning=Cleaning(**dict.fromkeys(options.without, False)),
         axes=options.axes, intensity=options.intensity, series=options.series,
     )  # fmt: skip

@@ -4,48 +4,58 @@ import argparse
 import importlib.util
 from typing import Any
 
+from replication.cli.places import add_places
+
 
 def add_to(groups: Any) -> None:
     """Add the three commands."""
-    listing = groups.add_parser(
-        "list", help="every run of the grid: done, failed or missing, and how long it took"
-    )
-    listing.add_argument("--profile", default="cpu")
-    listing.add_argument("--results", default="results")
-    listing.add_argument("--runs", default="runs")
-    listing.add_argument("--scope", default="all", help="headline, rows or all (%(default)s)")
+    listing = groups.add_parser("list", help="own runs: done, failed or missing, and how long each took")
+    _add_profile(listing, "cpu")
+    add_places(listing)
+    _add_scope(listing)
     listing.add_argument("--names", action="store_true", help="names only, one a line, to feed a script")
     listing.set_defaults(run_command=_list)
 
-    train = groups.add_parser("train", help="train and score one run of the grid")
+    train = groups.add_parser("train", help="train and score one run of the grid, both stages of a cascade")
     train.add_argument("run", help="its name; chs-net list shows them")
-    train.add_argument("--profile", default="smoke")
+    _add_profile(train, "smoke")
     train.add_argument("--slices", required=True, help="folder of a slice store")
-    train.add_argument("--results", default="results")
-    train.add_argument("--runs", default="runs")
+    train.add_argument(
+        "--protocol", choices=("patient", "slice"),
+        help="patients apart, or random slices (default: own scans by patient, others as the name says)",
+    )  # fmt: skip
+    add_places(train)
     train.set_defaults(run_command=_train)
 
-    campaign = groups.add_parser(
-        "campaign", help="runs by their worth, several at a time on one GPU, within a given time",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )  # fmt: skip
-    campaign.add_argument("--profile", default="paper", help="their size")
+    campaign = groups.add_parser("campaign", help="runs by their worth, several at a time, in a given time")
+    _add_profile(campaign, "paper")
     campaign.add_argument("--slices", required=True, help="folder of a slice store")
-    campaign.add_argument("--results", default="results/local", help="folder of the records")
-    campaign.add_argument("--runs", default="runs", help="folder of checkpoints, weights and predictions")
-    campaign.add_argument("--scope", default="all", help="headline, rows or all, in the order of their worth")
-    campaign.add_argument(
-        "--names", nargs="+", metavar="RUN", help="these runs, in this order, in place of a scope"
-    )
+    add_places(campaign)
+    _add_scope(campaign)
+    campaign.add_argument("--names", nargs="+", metavar="RUN", help="these runs, in this order")
     campaign.add_argument("--minutes", type=float, help="in which all is to end (default: no limit)")
     campaign.add_argument(
-        "--heavy", type=int, default=1, help="trainings with residual inception blocks at a time"
-    )
+        "--heavy", type=int, default=1,
+        help="trainings with residual inception blocks at a time (default: %(default)s)",
+    )  # fmt: skip
     campaign.add_argument(
-        "--light", type=int, default=0, help="of the other networks beside them; 0: one lane for all"
-    )
+        "--light", type=int, default=0,
+        help="of the other networks beside them; 0: one lane for all (default: %(default)s)",
+    )  # fmt: skip
     campaign.add_argument("--not-repeatable", action="store_true", help="let a GPU choose faster algorithms")
     campaign.set_defaults(run_command=_campaign)
+
+
+def _add_profile(command: argparse.ArgumentParser, default: str) -> None:
+    command.add_argument(
+        "--profile", default=default, help="size of slices and training (default: %(default)s)"
+    )
+
+
+def _add_scope(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--scope", default="all", help="headline, rows or all, by their worth (default: %(default)s)"
+    )
 
 
 def _list(options: argparse.Namespace) -> None:
@@ -69,18 +79,23 @@ def _list(options: argparse.Namespace) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
-    from replication.training.run import evaluate_run, summary, train_run
+    from replication.data.slices.store import read_table
+    from replication.training.own import described, folder_of, run_for, train_stages
+    from replication.training.run import evaluate_run, summary
 
     where = {k: getattr(options, k) for k in ("profile", "slices", "results", "runs")}
-    record = train_run(options.run, **where)
-    if importlib.util.find_spec("monai"):
-        record = evaluate_run(options.run, **where)
-    print(summary(record))
-    if importlib.util.find_spec("matplotlib"):
-        from replication.figures.cases import draw_run
+    for record in train_stages(
+        run_for(options.run, read_table(options.slices), protocol=options.protocol), **where
+    ):
+        if importlib.util.find_spec("monai"):
+            record = evaluate_run(record["run"], **where)
+        print(f"{described(record)}\n{summary(record)}")
+        if importlib.util.find_spec("matplotlib"):
+            from replication.figures.cases import draw_run
 
-        for path in draw_run(record, slices=options.slices, runs=options.runs):
-            print(path)
+            for path in draw_run(record, slices=options.slices, runs=options.runs):
+                print(path)
+    print(f"{folder_of(record, options.runs)}: its weights, for chs-net segment --weights")
 
 
 def _campaign(options: argparse.Namespace) -> int:

@@ -22,8 +22,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from chslib.checks import check_input
 from chslib.fast.cpu import PointwiseConv2d
-from chslib.network import UNET_WIDTHS, check_input, check_widths
+from chslib.network import UNET_WIDTHS, check_widths
 
 
 def _conv_norm_relu(in_channels: int, out_channels: int) -> tuple[nn.Module, ...]:
@@ -76,7 +77,7 @@ class AttentionUNet(nn.Module):
         widths: channels of the stages, each at least 2, and, last, of the bottleneck.
 
     Raises:
-        ValueError: an argument outside the above; in `forward`, see `chslib.network.check_input`.
+        ValueError: an argument outside the above; in `forward`, see `chslib.checks.check_input`.
 
     Example:
         >>> AttentionUNet()(torch.zeros(2, 1, 64, 64)).shape
@@ -97,9 +98,7 @@ class AttentionUNet(nn.Module):
         self.head = PointwiseConv2d(stages[0], out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        # As in RAIUNet: reading every value would stall a GPU each training step.
-        finite = not torch.compiler.is_compiling() and not (self.training and x.is_cuda)
-        check_input(x, channels=self.in_channels, divisor=self.divisor, finite=finite)
+        check_input(x, self, divisor=self.divisor)
         maps: list[Tensor] = []  # halving sides, widths as in self.widths
         for stage, block in enumerate(self.encoder):
             maps.append(block(F.max_pool2d(maps[-1], 2) if stage else x))

@@ -23,8 +23,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from chslib.checks import check_input
 from chslib.fast.cpu import PointwiseConv2d
-from chslib.network import check_input
 from replication.peers.res2net import BLOCKS, WIDTHS, Res2Net
 
 DIVISOR = 32
@@ -155,7 +155,7 @@ class InfNet(nn.Module):
             attention 3 and 2 have twice as many, reverse attention 4 eight times.
 
     Raises:
-        ValueError: an argument outside the above; in `forward`, see `chslib.network.check_input`;
+        ValueError: an argument outside the above; in `forward`, see `chslib.checks.check_input`;
             in training, a single slice of 32x32, whose deepest map is one pixel.
 
     Example:
@@ -192,8 +192,7 @@ class InfNet(nn.Module):
 
     def all_outputs(self, x: Tensor) -> InfNetOutput:
         """The five maps, each upsampled to H x W (bilinear)."""
-        finite = not torch.compiler.is_compiling() and not (self.training and x.is_cuda)
-        check_input(x, channels=self.in_channels, divisor=DIVISOR, finite=finite)
+        check_input(x, self, divisor=DIVISOR)
         if self.training and tuple(x.shape) == (1, self.in_channels, DIVISOR, DIVISOR):
             raise ValueError(
                 f"Got one slice of {DIVISOR}x{DIVISOR} in training; its deepest map is one pixel, of which a batch "

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from chslib.checks import check_input
 from chslib.fast.cpu import PointwiseConv2d
 from chslib.loss import segmentation_loss
-from chslib.network import check_input
 
 WIDTHS = (8, 24, 32, 64)
 BLOCKS = (2, 3, 8, 6)
@@ -177,7 +177,7 @@ class MiniSeg(nn.Module):
         blocks: blocks of each stage, at least 1; fewer make a quicker network.
 
     Raises:
-        ValueError: an argument outside the above; in `forward`, see `chslib.network.check_input`;
+        ValueError: an argument outside the above; in `forward`, see `chslib.checks.check_input`;
             in training, a single slice of 16x16, whose deepest map is one pixel.
 
     Example:
@@ -217,8 +217,7 @@ class MiniSeg(nn.Module):
 
     def all_outputs(self, x: Tensor) -> list[Tensor]:
         """Logits (N, out, H, W) of the four heads, upsampled (bilinear), the finest first."""
-        finite = not torch.compiler.is_compiling() and not (self.training and x.is_cuda)
-        check_input(x, channels=self.in_channels, divisor=DIVISOR, finite=finite)
+        check_input(x, self, divisor=DIVISOR)
         if self.training and tuple(x.shape) == (1, self.in_channels, DIVISOR, DIVISOR):
             raise ValueError(
                 f"Got one slice of {DIVISOR}x{DIVISOR} in training; its deepest map is one pixel, of which a batch "

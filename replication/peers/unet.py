@@ -26,7 +26,7 @@ class UNet(RAIUNet):
         widths: channels of the stages and, last, of the bottleneck.
 
     Raises:
-        ValueError: an argument outside the above; in `forward`, see `chslib.network.check_input`.
+        ValueError: an argument outside the above; in `forward`, see `chslib.checks.check_input`.
 
     Example:
         >>> import torch

@@ -24,8 +24,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from chslib.blocks import DoubleConv
+from chslib.checks import check_input
 from chslib.fast.cpu import PointwiseConv2d
-from chslib.network import UNET_WIDTHS, check_input, check_widths
+from chslib.network import UNET_WIDTHS, check_widths
 
 
 class UNetPlusPlus(nn.Module):
@@ -37,7 +38,7 @@ class UNetPlusPlus(nn.Module):
         widths: channels of the levels i = 0, 1, ..., the bottleneck last.
 
     Raises:
-        ValueError: an argument outside the above; in `forward`, see `chslib.network.check_input`.
+        ValueError: an argument outside the above; in `forward`, see `chslib.checks.check_input`.
 
     Example:
         >>> UNetPlusPlus()(torch.zeros(2, 1, 64, 64)).shape
@@ -63,9 +64,7 @@ class UNetPlusPlus(nn.Module):
         self.head = PointwiseConv2d(widths[0], out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        # As in RAIUNet: reading every value would stall a GPU each training step.
-        finite = not torch.compiler.is_compiling() and not (self.training and x.is_cuda)
-        check_input(x, channels=self.in_channels, divisor=self.divisor, finite=finite)
+        check_input(x, self, divisor=self.divisor)
         rows: list[list[Tensor]] = []  # rows[i][j] is X^{i,j}
         for level, block in enumerate(self.encoder):
             rows.append([block(F.max_pool2d(rows[-1][0], 2) if level else x)])

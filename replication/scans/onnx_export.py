@@ -15,10 +15,10 @@ from torch import nn
 from chslib.blocks import ResidualInceptionBlock
 from chslib.network import RAIUNet
 from chslib.pooling import HybridPool2d, SpectralPool2d
-from chslib.pretrained import load_pretrained, read_weights
 from replication.files import write_whole
 from replication.scans.onnx_graph import Graph, Sides, Spectral
 from replication.scans.report import NOT_CLINICAL
+from replication.scans.weights import stages_of
 
 OPSET, IR = 18, 8
 
@@ -191,26 +191,27 @@ def to_onnx(network: RAIUNet, *, about: dict[str, str]) -> bytes:
     return model.SerializeToString(deterministic=True)
 
 
-def export_onnx(name: str, folder: str | os.PathLike) -> list[Path]:
-    """Write trained weights as `<folder>/<name>.onnx`, before a second stage its first; returns the files.
+def export_onnx(weights: str | os.PathLike, folder: str | os.PathLike) -> list[Path]:
+    """Write trained weights as `<folder>/<profile>/<run>.onnx`, before a second stage its first; returns the files.
+
+    Args:
+        weights: see `replication.scans.weights.locate`.
 
     Raises:
         FileNotFoundError: no such weights.
         ValueError: see `to_onnx`.
         ModuleNotFoundError: onnx is not installed.
     """
-    network, (_, sidecar) = load_pretrained(name), read_weights(name)
-    names = [f"{sidecar['profile']}/{sidecar['first_stage']}"] if sidecar["first_stage"] else []
-    stages = [network.lungs, network.infection] if names else [network]
     paths = []
-    for stage, of in zip(stages, [*names, name], strict=True):
-        told = read_weights(of)[1]
-        about = {key: str(told[key]) for key in ("sha256", "preparation", "licence")}
-        about |= {"name": of, "size": str(told["record"]["config"]["size"]), "use": NOT_CLINICAL}
-        path = Path(folder, f"{of}.onnx")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(
-            path, to_onnx(stage, about=about | ({"cascade": told["cascade"]} if told["first_stage"] else {}))
+    for stage in stages_of(weights):
+        told = stage.sidecar
+        about = {key: str(told[key]) for key in ("sha256", "preparation", "licence") if key in told}
+        about |= {"name": stage.name, "size": str(stage.size), "use": NOT_CLINICAL}
+        path = Path(folder, f"{stage.name}.onnx")
+        content = to_onnx(
+            stage.network, about=about | ({"cascade": told["cascade"]} if told["first_stage"] else {})
         )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, content)
         paths.append(path)
     return paths

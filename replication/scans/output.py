@@ -18,6 +18,7 @@ from replication.scans.preview import preview
 from replication.scans.report import fingerprint, report
 from replication.scans.segment import Bar, segment
 from replication.scans.steps import Cleaning
+from replication.scans.weights import Cascade
 
 LUNGS, INFECTION, REPORT, PREVIEW = "lungs.nii.gz", "infection.nii.gz", "report.json", "preview.png"
 
@@ -64,8 +65,7 @@ def write_segmentation(
     path: Path,
     out: Path,
     *,
-    network: Any,
-    weights: dict[str, Any],
+    cascade: Cascade,
     cleaning: Cleaning,
     strict: bool = False,
     batch_size: int = 4,
@@ -78,7 +78,7 @@ def write_segmentation(
     report returned. The same call gives the same bytes.
 
     Args:
-        weights: `name`, `size`, `sha256`; part of the report.
+        cascade: trained; its `weights` are part of the report.
         strict: refuse where there is any warning about how the scan lies or what its numbers are.
         reading: `axes`, `intensity`, `series`, see `Scan`.
 
@@ -86,12 +86,12 @@ def write_segmentation(
         ValueError, FileNotFoundError: see `Scan`; `out` holds something else; warnings, if strict.
     """
     sha256 = fingerprint(path)
-    asked = {"sha256": sha256, "weights": weights, "cleaning": cleaning.__dict__, "reading": reading}
+    asked = {"sha256": sha256, "weights": cascade.weights, "cleaning": cleaning.__dict__, "reading": reading}
     if out.exists():
         return _standing(out, asked)
     scan = Scan(path, **reading)
-    found = segment(scan, network, size=weights["size"], cleaning=cleaning, batch_size=batch_size, bar=bar)
-    told = report(scan, found, sha256=sha256, cleaning=cleaning, weights=weights) | {"asked": asked}
+    found = segment(scan, cascade, cleaning=cleaning, batch_size=batch_size, bar=bar)
+    told = report(scan, found, sha256=sha256, cleaning=cleaning, weights=cascade.weights) | {"asked": asked}
     if strict and (doubts := found.doubts):
         raise ValueError(f"{path}: refused, because warnings are errors here: {'; '.join(doubts)}")
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
 """A scan's pictures as the weights expect them, and masks back at the pictures' own size.
 
-The weights were trained on slices of `minmax-clahe` (`replication.data.fusing.preparation`). A picture that is not
-square, in millimetres, is padded with its darkest value first: stretching would bend the body.
+Weights say how the slices were prepared that they were trained on (`replication.data.slices.origin`), and a scan's are
+prepared alike. A picture that is not square, in millimetres, is padded first: stretching would bend the body.
 """
 
 from collections.abc import Callable, Iterable
@@ -10,9 +10,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from replication.data.fusing.preparation import minmax_clahe
+from replication.data.fusing.preparation import minmax_clahe, windowed
 from replication.data.reading.orientation import Turn
 from replication.data.reading.scan import Scan
+from replication.data.slices.origin import Origin
+from replication.data.slices.store import at_size
 
 Progress = Callable[[range], Iterable[int]]
 AS_STORED = Turn()  # `Scan` has its planes in the axes that need no flip
@@ -29,13 +31,23 @@ def padding(shape: tuple[int, int], spacing: tuple[float, float]) -> tuple[tuple
     return tuple((n // 2, n - n // 2) for n in spare)
 
 
-def prepared(scan: Scan, *, size: int, progress: Progress | None = None) -> NDArray[np.uint8]:
-    """Every slice of a scan as a network's input, uint8 (S, 1, size, size), from the feet upwards."""
+def prepared(scan: Scan, *, size: int, origin: Origin, progress: Progress | None = None) -> NDArray[np.uint8]:
+    """Every slice of a scan as a network's input, uint8 (S, 1, size, size), from the feet upwards.
+
+    Args:
+        size: side of the slices as the network was trained on them.
+        origin: how their store's slices were made, which were shrunk to that size.
+    """
     out = np.empty((scan.shape[2], 1, size, size), np.uint8)
     pads = padding((scan.shape[1], scan.shape[0]), (scan.spacing[1], scan.spacing[0]))
     for k in (progress or iter)(range(len(out))):
         picture = AS_STORED.picture(scan.plane(k))
-        out[k, 0] = minmax_clahe(np.pad(picture, pads, constant_values=picture.min()), size=size)
+        if origin.preparation == "window":
+            window = (0.0, 255.0) if scan.intensity and scan.intensity.windowed else origin.window
+            grey = windowed(picture, size=origin.size, window=window, pads=pads)
+        else:
+            grey = minmax_clahe(np.pad(picture, pads, constant_values=picture.min()), size=origin.size)
+        out[k, 0] = at_size(grey, size, "ct")
     return out
 
 

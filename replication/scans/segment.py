@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import cv2
 import numpy as np
@@ -9,12 +10,14 @@ import torch
 from numpy.typing import NDArray
 
 from chslib.inference import accelerator, folded, predict_masks
-from chslib.network import CHSNet, contour_map
+from chslib.network import contour_map
 from replication.data.reading.orientation import LOOKED_AT, judge
 from replication.data.reading.scan import Scan
+from replication.data.slices.store import at_size
 from replication.scans.cleaning import clean_lungs
 from replication.scans.prepare import AS_STORED, padding, prepared, restored
 from replication.scans.steps import Cleaning
+from replication.scans.weights import Cascade, Stage
 
 Bar = Callable[[str], Callable[[range], object]]  # a step's name -> what shows how far it is
 
@@ -31,36 +34,49 @@ class Found:
 
 
 def segment(
-    scan: Scan, network: CHSNet, *, size: int, cleaning: Cleaning, batch_size: int = 4, bar: Bar | None = None
+    scan: Scan, cascade: Cascade, *, cleaning: Cleaning, batch_size: int = 4, bar: Bar | None = None
 ) -> Found:
     """Lungs and infection of one scan.
 
     Args:
-        network: a trained cascade, see `chslib.load_pretrained`.
-        size: side of the slices that it was trained on, pixels.
+        cascade: trained, see `replication.scans.weights.load_cascade`.
         bar: shows progress; None: silent.
     """
     show = bar or (lambda _: None)
-    network = folded(network).to(accelerator())
-    inputs = prepared(scan, size=size, progress=show("prepare"))
-    how = {"batch_size": batch_size}
-    lungs = predict_masks(network.lungs, inputs, **how, progress=show("lungs"))[:, 0]
-    lungs, taken = clean_lungs(lungs, cleaning, hounsfield=_hounsfield(scan, size))
+    first, second = cascade.lungs, cascade.infection
+    inputs = prepared(scan, size=first.size, origin=first.origin, progress=show("prepare"))
+    lungs = _masks(first, inputs, batch_size=batch_size, progress=show("lungs"))
+    lungs, taken = clean_lungs(lungs, cleaning, hounsfield=_hounsfield(scan, first.size))
+    doubts = [*scan.doubts, *_upside_down(scan, inputs[:, 0], lungs)]
     seen = np.flatnonzero(lungs.any((1, 2))) if cleaning.slices else np.arange(len(lungs))
+    if (first.size, first.origin) != (second.size, second.origin):
+        inputs = prepared(scan, size=second.size, origin=second.origin, progress=show("prepare"))
+        lungs = np.stack([at_size(lung, second.size, "lung") for lung in lungs])
     infection = np.zeros_like(lungs)
     if len(seen):
-        between = contour_map(
-            torch.from_numpy(inputs[seen]), torch.from_numpy(lungs[seen, None]), cascade=network.cascade
-        ).numpy()
-        if network.cascade == "concat":
-            between[:, 1] *= 255
-        infection[seen] = predict_masks(network.infection, between, **how, progress=show("infection"))[:, 0]
+        fed = _fed(inputs[seen], lungs[seen, None], cascade.feed)
+        infection[seen] = _masks(second, fed, batch_size=batch_size, progress=show("infection"))
     if cleaning.inside:
         taken["inside"] = int((infection & ~lungs & 1).sum(dtype=np.int64))
         infection &= lungs
-    doubts = [*scan.doubts, *_upside_down(scan, inputs[:, 0], lungs)]
-    warnings = [*doubts, *scan.notes, *_warnings(lungs, infection)]
-    return Found(restored(lungs, scan), restored(infection, scan), taken, doubts, warnings)
+    found = Found(restored(lungs, scan), restored(infection, scan), taken, doubts)
+    found.warnings = [*doubts, *scan.notes, *_warnings(lungs, infection, cascade)]
+    return found
+
+
+def _masks(stage: Stage, inputs: NDArray[np.uint8], **how: Any) -> NDArray[np.uint8]:
+    """What a stage finds in its inputs (S, C, H, W): (S, H, W)."""
+    return predict_masks(folded(stage.network).to(accelerator()), inputs, **how)[:, 0]
+
+
+def _fed(inputs: NDArray[np.uint8], lungs: NDArray[np.uint8], feed: str) -> NDArray[np.uint8]:
+    """The second network's inputs, from slices and lungs (S, 1, H, W)."""
+    if feed == "whole":
+        return inputs
+    between = contour_map(torch.from_numpy(inputs), torch.from_numpy(lungs), cascade=feed).numpy()
+    if feed == "concat":
+        between[:, 1] *= 255  # the mask spans 0..255, as the CT does
+    return between
 
 
 def _hounsfield(scan: Scan, size: int) -> Callable[[int], NDArray] | None:
@@ -87,7 +103,7 @@ def _upside_down(scan: Scan, pictures: NDArray, lungs: NDArray) -> list[str]:
     ]
 
 
-def _warnings(lungs: NDArray, infection: NDArray) -> list[str]:
+def _warnings(lungs: NDArray, infection: NDArray, cascade: Cascade) -> list[str]:
     """What a reader of the masks has to know, in words."""
     held = np.flatnonzero(lungs.any((1, 2)))
     if not len(held):
@@ -97,6 +113,6 @@ def _warnings(lungs: NDArray, infection: NDArray) -> list[str]:
         for end, k in (("lowest", held[0]), ("highest", held[-1]))
         if k in (0, len(lungs) - 1) and lungs[k].mean() > 0.02
     ]
-    if infection.any():
+    if infection.any() and cascade.infection.without_infection == 0:
         out.append("the networks never saw a slice without infection: they find some in healthy lungs too")
     return out

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from replication.data.slices.splits import FOLDS
 from replication.data.slices.store import SliceStore, read_store
-from replication.training.export import export_weights
+from replication.training.export import export_run
 from replication.training.fast_fit import FastFits, key_of
 from replication.training.grid import get_run, with_first_stages
 from replication.training.profiles import PROFILES, get_profile
@@ -113,7 +113,7 @@ def _train(
 
 def _export(name: str, folder: Path, where: dict[str, str]) -> str:
     try:
-        return export_weights(name, folder=folder, **where).name
+        return export_run(Path(where["runs"], where["profile"], name), folder, replace=True).name
     except ValueError as error:  # a network that load_pretrained could not build
         return f"{name} not exported ({error})"
 

@@ -15,24 +15,23 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import numpy as np
 import torch
 from torch import nn
 
 from chslib.inference import accelerator, predict_masks
-from chslib.metrics import COUNTS, confusion, evaluate
-from replication.data.slices.splits import Split, make_split, persons
+from replication.data.slices.splits import make_split, persons
 from replication.data.slices.store import TARGETS, SliceStore, read_store
 from replication.files import write_json
 from replication.provenance import digest, environment
 from replication.training.batches import SliceDataset
+from replication.training.description import describe_data, infection_inside, score
 from replication.training.fit import fit_with_checkpoints
 from replication.training.grid import Run, get_run
 from replication.training.healed import with_healed
 from replication.training.networks import make_network, run_config
 from replication.training.predictions import StageInputs, bar, load_masks, save_masks, stage_inputs
 from replication.training.profiles import Profile, get_profile
-from replication.training.state import failure_file
+from replication.training.state import RECORD, failure_file
 
 Fit = Callable[..., dict[str, Any]]  # see `replication.training.fit.fit_with_checkpoints`
 SCHEMA = 2  # of a run record; 1 had no digest and no evaluation
@@ -54,8 +53,8 @@ def train_run(
     """Train one run of the grid and score it; returns its record.
 
     Files: `<results>/<profile>/<run>.json`, the record, written last and atomically;
-    `<runs>/<profile>/<run>/`: checkpoints, `weights.pt` of the best epoch and `masks.npz`, its
-    predictions on the whole store. A run whose record and predictions stand, with the same
+    `<runs>/<profile>/<run>/`: checkpoints, `weights.pt` of the best epoch, the record once more and
+    `masks.npz`, its predictions on the whole store. A run whose record and predictions stand, with the same
     configuration and data, is not run again.
 
     Args:
@@ -142,17 +141,18 @@ def _pipeline(
         "run": run.name,
         "profile": settings.name,
         "config": config,
-        "data": _describe_data(store, split),
+        "data": describe_data(store, split),
         "first_stage": inputs.first_stage
-        and {**inputs.first_stage, "infection_inside": _infection_inside(store, split, inputs.lungs)},
+        and {**inputs.first_stage, "infection_inside": infection_inside(store, split, inputs.lungs)},
         "fit": fitted,
-        **_score(store, split, run.target, masks),
+        **score(store, split, run.target, masks),
         "weights_sha256": weights_sha256,
         **({} if repeatable else {"repeatable": False}),
         "wall_seconds": round(time.perf_counter() - clock, 1),
         "started": started.isoformat(timespec="seconds"),
         **environment(),
     }
+    _write(folder / RECORD, record)  # beside the weights, so that a run's folder says what it is
     return _write(path, record)
 
 
@@ -200,44 +200,6 @@ def _save_weights(network: nn.Module, path: Path) -> str:
     torch.save({k: v.cpu().contiguous() for k, v in network.state_dict().items()}, temporary)
     os.replace(temporary, path)
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _score(store: SliceStore, split: Split, target: str, masks: np.ndarray) -> dict[str, Any]:
-    """The test part of a record: the three views of its scores, and the counts of each slice."""
-    truth = getattr(store, TARGETS[target])[split.test]
-    counts = confusion(torch.from_numpy(masks[split.test, 0]).bool(), torch.from_numpy(truth).bool())
-    names = store.table["slice_id"].iloc[split.test]
-    return {
-        "test": evaluate(counts, persons(store.table)[split.test].tolist()),
-        "slices": [[name, *map(int, row)] for name, row in zip(names, counts)],
-        "slices_columns": ["slice_id", *COUNTS],
-    }
-
-
-def _infection_inside(store: SliceStore, split: Split, lungs: np.ndarray) -> dict[str, float | None]:
-    """Share of infected pixels inside the predicted lungs: what the cascade cuts off, no second stage finds."""
-
-    def share(rows: np.ndarray) -> float | None:
-        infected = store.infection[rows] > 0
-        return float(lungs[rows, 0][infected].mean()) if infected.any() else None
-
-    return {part: share(rows) for part, rows in asdict(split).items()}
-
-
-def _describe_data(store: SliceStore, split: Split) -> dict[str, Any]:
-    people = persons(store.table)  # a copy of a scan is its original's patient
-
-    def part(rows: np.ndarray) -> dict[str, Any]:
-        return {"slices": len(rows), "patients": sorted(set(people[rows]))}
-
-    return {
-        "fingerprint": store.fingerprint,
-        "slices": len(store),
-        "sources": {k: int(v) for k, v in store.table["source"].value_counts().sort_index().items()},
-        "patients": len(set(people)),
-        "infected_share": float(store.infection.mean()),
-        "split": {name: part(rows) for name, rows in asdict(split).items()},
-    }
 
 
 def evaluate_run(

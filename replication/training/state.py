@@ -4,6 +4,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+RECORD = "record.json"  # in a run's folder, beside its weights: its record as the training left it
+
 
 @dataclass(frozen=True)
 class State:

@@ -295,7 +295,12 @@ def test_copies_that_cross_are_named_five_of_them():
         (
             table_of({"a": 9, "b": 9}),
             {"protocol": "patient"},
-            r"2 patients \(a, b\); 5 folds need at least 5",
+            r"2 patients \(a, b\); patients apart need 3.*--protocol slice",
+        ),
+        (
+            table_of({"a": 9, "b": 9, "c": 9}),
+            {"protocol": "patient", "fold": 3},
+            "fold 3: .* expected fold 0 to 2",
         ),
         (
             TABLE.drop(columns="infection_pixels"),

@@ -3,12 +3,15 @@
 import itertools
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 import torch
 from nibabel import orientations
 from torch import Tensor, nn
+
+from replication.scans.weights import Cascade, Stage
 
 EVERY_WAY = ["".join(p) for o in itertools.permutations(("LR", "AP", "SI")) for p in itertools.product(*o)]
 SIZE, DEPTH = 64, 12
@@ -87,3 +90,30 @@ class Dark(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.minimum(x[:, :1] - self.edges[0], self.edges[1] - x[:, :1])
+
+
+def cascade_of(
+    lungs: nn.Module,
+    infection: nn.Module,
+    *,
+    size: int = SIZE,
+    feed: str = "mask",
+    name: str = "eyes",
+    **origin: Any,
+) -> Cascade:
+    """A cascade of two networks, as trained on slices of a size, by default prepared by minmax-clahe."""
+    made = {
+        "preparation": "minmax-clahe",
+        "window": None,
+        "size": size,
+        "scans": "",
+        "terms": "",
+        "public": True,
+    }
+    sidecar = {
+        "first_stage": "first", "cascade": feed, "origin": made | origin, "trained_on": {"without_infection": 0},
+        "record": {"config": {"size": size}, "test": {}},
+    }  # fmt: skip
+    stages = (Stage(Path(name), network.eval(), sidecar) for network in (lungs, infection))
+    told = {"name": name, "size": size, "sha256": {"lungs": "0", "infection": "1"}}
+    return Cascade(*stages, feed=feed, weights=told)

@@ -6,10 +6,10 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from chest import DEPTH, SIZE, Dark, Drawn
+from chest import DEPTH, SIZE, Dark, Drawn, cascade_of
 
-from chslib.network import CHSNet
 from replication.data.phantom.volumes import make_volume
+from replication.scans.weights import Cascade
 
 
 @pytest.fixture(scope="session")
@@ -24,9 +24,9 @@ def drawn() -> Drawn:
 
 
 @pytest.fixture
-def eyes() -> CHSNet:
+def eyes() -> Cascade:
     """A cascade by thresholds, which answers differently to every turned or mirrored picture in its place."""
-    return CHSNet(lungs=Dark(0.02, 0.45), infection=Dark(0.25, 0.45)).eval()
+    return cascade_of(Dark(0.02, 0.45), Dark(0.25, 0.45))
 
 
 @pytest.fixture

@@ -24,15 +24,13 @@ import numpy as np
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
 
-from chest import Dark, write_dicom  # noqa: E402
+from chest import Dark, cascade_of, write_dicom  # noqa: E402
 
-from chslib.network import CHSNet  # noqa: E402
 from replication.scans.output import INFECTION, LUNGS, PREVIEW, REPORT, write_segmentation  # noqa: E402
 from replication.scans.steps import Cleaning  # noqa: E402
 
 SLOW = 30
-WEIGHTS = {"name": "thresholds", "size": 32, "sha256": {}}
-EYES = CHSNet(lungs=Dark(0.02, 0.45), infection=Dark(0.25, 0.45)).eval()
+EYES = cascade_of(Dark(0.02, 0.45), Dark(0.25, 0.45), size=32, name="thresholds")
 AFFINE = np.diag([-8.0, 8, 12, 1])
 NIFTI = ("bytes of the header", "bytes anywhere", "cut", "cut gzip", "bytes of the gzip", "junk", "dimensions", "affine",
          "codes", "type", "scaling", "offset", "not finite", "values")  # fmt: skip
@@ -169,8 +167,7 @@ def outcome(path: Path, out: Path) -> str:
         write_segmentation(
             path,
             out,
-            network=EYES,
-            weights=WEIGHTS,
+            cascade=EYES,
             cleaning=Cleaning(),
             axes=None,
             intensity="auto",

@@ -1,5 +1,6 @@
 """What each cleaning step is worth: counted against references, written once, refused when changed."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,12 @@ from replication.data.slices.store import read_store
 from replication.scans.steps import STEPS
 from replication.training.predictions import save_masks
 
-WEIGHTS = {"name": "eyes-fold3", "size": 64, "sha256": {"lungs": "0", "infection": "1"}}
-
 
 @pytest.fixture
 def seeing(eyes, monkeypatch):
-    monkeypatch.setattr(cleaning, "load_cascade", lambda: (eyes, WEIGHTS))
+    monkeypatch.setattr(
+        cleaning, "load_cascade", lambda: replace(eyes, weights=eyes.weights | {"name": "eyes-fold3"})
+    )
     monkeypatch.setattr(cleaning, "PHANTOMS", (3,))
 
 

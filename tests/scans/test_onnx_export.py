@@ -16,7 +16,7 @@ from replication.scans.onnx_export import to_onnx
 
 @pytest.mark.parametrize("name", [DEFAULT, "cpu/table2-lungs"])
 def test_logits_and_masks_are_torch_s_at_any_size(name: str, tmp_path, capsys) -> None:
-    assert main(["weights", "export", "--onnx", name, str(tmp_path)]) == 0
+    assert main(["weights", "export", str(tmp_path), "--onnx", "--weights", name]) == 0
     network, sidecar = load_pretrained(name), read_weights(name)[1]
     side = sidecar["record"]["config"]["size"]
     drawn = make_volume(name="coronacases_001", seed=0, size=side, depth=4)
@@ -49,7 +49,5 @@ def test_what_cannot_be_written_is_refused(tmp_path, capsys) -> None:
         to_onnx(build_network("bu").eval(), about={})
     with pytest.raises(ValueError, match="no half-precision numbers"):
         to_onnx(build_network().eval(), about={})
-    assert main(["weights", "export", "--onnx", "nobody", str(tmp_path)]) == 1
+    assert main(["weights", "export", str(tmp_path), "--onnx", "--weights", "nobody"]) == 1
     assert "No weights 'nobody'" in capsys.readouterr().err
-    assert main(["weights", "export"]) == 1
-    assert "expected either a run, or --onnx NAME FOLDER" in capsys.readouterr().err

@@ -8,25 +8,27 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from chest import EVERY_WAY, stored, write_dicom
+from chest import EVERY_WAY, Dark, cascade_of, stored, write_dicom
 from PIL import Image
 
-from chslib.network import CHSNet
 from replication.cli import main
-from replication.data.fusing.preparation import minmax_clahe
+from replication.data.fusing.fusion import fuse
 from replication.data.reading.scan import Scan
+from replication.data.slices.origin import KNOWN
+from replication.data.slices.store import read_store
 from replication.scans import cleaning, output, prepare
 from replication.scans.cleaning import clean_lungs
 from replication.scans.output import scans_of, segment_all, write_segmentation
 from replication.scans.report import between_the_lungs, report
 from replication.scans.segment import Found, segment
 from replication.scans.steps import NOTHING, STEPS, Cleaning
+from replication.scans.weights import Cascade
 
-WEIGHTS = {"name": "eyes", "size": 64, "sha256": {"lungs": "0", "infection": "1"}}
+ORIGIN = next(iter(KNOWN.values()))
 
 
-def write(path: Path, out: Path, eyes: CHSNet, **how) -> dict:
-    return write_segmentation(path, out, network=eyes, weights=WEIGHTS, **({"cleaning": NOTHING} | how))
+def write(path: Path, out: Path, eyes: Cascade, **how) -> dict:
+    return write_segmentation(path, out, cascade=eyes, **({"cleaning": NOTHING} | how))
 
 
 def masks(folder: Path) -> list[nib.Nifti1Image]:
@@ -35,7 +37,7 @@ def masks(folder: Path) -> list[nib.Nifti1Image]:
 
 @pytest.fixture
 def reference(drawn, eyes, put) -> Found:
-    found = segment(Scan(put(drawn.hu, drawn.affine, "reference.nii.gz")), eyes, size=64, cleaning=NOTHING)
+    found = segment(Scan(put(drawn.hu, drawn.affine, "reference.nii.gz")), eyes, cleaning=NOTHING)
     assert found.lungs.any() and found.infection.any() and not found.lungs.all()
     return found
 
@@ -66,17 +68,28 @@ def test_so_does_a_dicom_series(axes, drawn, eyes, tmp_path, reference):
         assert np.array_equal(back, expected)
 
 
-def test_slices_are_prepared_as_those_that_the_weights_were_trained_on(put):
-    """A square scan, which needs no padding: to the bit what fusion writes."""
+@pytest.mark.parametrize("how", [{}, {"preparation": "window", "window": [-1250.0, 250.0]}], ids=str)
+def test_slices_are_prepared_as_those_that_the_weights_were_trained_on(how, put, tmp_path, eyes):
+    """A square scan, which needs no padding: to the bit what fusion writes, and what training shrinks it to."""
     from replication.data.phantom.volumes import make_volume
 
     volume = make_volume(name="coronacases_001", seed=1, size=96, depth=4)
-    scan = Scan(put(volume.ct.astype(np.int16), np.diag([-4.0, 4, 8, 1])))
-    ours = prepare.prepared(scan, size=64)
-    for k in range(4):
-        assert np.array_equal(
-            ours[k, 0], minmax_clahe(np.rot90(np.maximum(volume.ct[:, :, k], -1024)), size=64)
-        )
+    for part in ("ct", "lung", "infection"):
+        put(getattr(volume, part).astype(np.int16), np.diag([-4.0, 4, 8, 1]), f"volumes/{part}/scan.nii.gz")
+    origin = cascade_of(eyes.lungs.network, eyes.infection.network, size=64, **how).infection.origin
+    fuse(
+        tmp_path / "volumes",
+        tmp_path / "store",
+        size=64,
+        preparation=origin.preparation,
+        progress=False,
+        all_slices=True,
+    )
+    scan = Scan(tmp_path / "volumes" / "ct" / "scan.nii.gz")
+    for size in (64, 32):
+        store = read_store(tmp_path / "store", size=size, progress=False)
+        ours = prepare.prepared(scan, size=size, origin=origin)
+        assert len(store) and np.array_equal(ours[store.table["slice_index"], 0], store.ct)
 
 
 @pytest.mark.parametrize(
@@ -90,13 +103,13 @@ def test_padding_makes_a_square_in_millimetres_and_is_taken_off_again(shape, spa
     hu = np.full((columns, rows, 2), -1000, np.int16)
     hu[4:-4, 5:-5] = 40
     scan = Scan(put(hu, np.diag([-spacing[1], spacing[0], 5, 1])))
-    seen = prepare.prepared(scan, size=256)[:, 0] > 100
+    seen = prepare.prepared(scan, size=256, origin=ORIGIN)[:, 0] > 100
     back = prepare.restored(seen.astype(np.uint8), scan)
     assert back.shape == hu.shape and (back == (hu > 0)).mean() > 0.97
 
 
 def test_the_command_writes_masks_report_and_preview(drawn, put, tmp_path, monkeypatch, eyes, capsys):
-    monkeypatch.setattr("replication.scans.weights.load_cascade", lambda name: (eyes, WEIGHTS))
+    monkeypatch.setattr("replication.scans.weights.load_cascade", lambda name: eyes)
     path = put(drawn.hu, drawn.affine)
     assert main(["segment", str(path), str(tmp_path / "out"), "--quiet"]) == 0
     assert re.search(
@@ -162,7 +175,7 @@ def test_a_folder_of_scans_goes_on_past_a_bad_one(drawn, put, tmp_path, eyes):
     scans = scans_of(tmp_path / "in")
     assert list(scans) == ["a", "b", "c"]
     with pytest.raises(ValueError, match=r"1 of 3 scans.*\n.*b\.nii: every sampled voxel is 0"):
-        segment_all(scans, tmp_path / "out", say=said.append, network=eyes, weights=WEIGHTS, cleaning=NOTHING)
+        segment_all(scans, tmp_path / "out", say=said.append, cascade=eyes, cleaning=NOTHING)
     assert sorted(os.listdir(tmp_path / "out")) == ["a", "c"] and len(said) == 3
     with pytest.raises(FileNotFoundError, match="holds no .nii"):
         scans_of(tmp_path / "in" / "notes")
@@ -183,7 +196,7 @@ def test_a_body_upside_down_against_its_header_is_said_and_strict_refuses(eyes, 
         from replication.scans.segment import _upside_down
 
         scan = Scan(path)
-        pictures = prepare.prepared(scan, size=128)[:, 0]
+        pictures = prepare.prepared(scan, size=128, origin=ORIGIN)[:, 0]
         seen = np.stack([np.rot90(lung[:, :, k]) for k in range(lung.shape[2])]).astype(np.uint8)
         return _upside_down(scan, pictures, seen)
 
@@ -251,11 +264,11 @@ def test_a_slice_with_next_to_no_lung_has_none_and_the_second_network_does_not_s
     thin = body(np.s_[0:3, 4:16, 2:8], np.s_[3:4, 0:2, 0:3])
     assert np.array_equal(clean_lungs(thin, only(slices=True))[0], body(np.s_[0:3, 4:16, 2:8]))
     seen: list[int] = []
-    network = CHSNet(lungs=eyes.lungs, infection=Counting(eyes.infection, seen)).eval()
+    network = cascade_of(eyes.lungs.network, Counting(eyes.infection.network, seen))
     hu = drawn.hu.copy()
     hu[:, :, :5] = 40
     hu[0, 0, :5] = -1000
-    found = segment(Scan(put(hu, drawn.affine)), network, size=64, cleaning=only(slices=True))
+    found = segment(Scan(put(hu, drawn.affine)), network, cleaning=only(slices=True))
     assert not found.lungs[:, :, :5].any() and not found.infection[:, :, :5].any()
     assert sum(seen) == int(found.lungs.any((0, 1)).sum())
 
@@ -276,10 +289,10 @@ class Counting(__import__("torch").nn.Module):
 
 
 def test_infection_outside_the_lungs_is_dropped(drawn, put, eyes):
-    network = CHSNet(lungs=eyes.lungs, infection=type(eyes.lungs)(-1.0, 2.0)).eval()  # everything
+    network = cascade_of(eyes.lungs.network, Dark(-1.0, 2.0))  # everything
     scan = Scan(put(drawn.hu, drawn.affine))
-    every = segment(scan, network, size=64, cleaning=NOTHING)
-    inside = segment(scan, network, size=64, cleaning=only(inside=True))
+    every = segment(scan, network, cleaning=NOTHING)
+    inside = segment(scan, network, cleaning=only(inside=True))
     assert every.infection.all() and np.array_equal(inside.infection, inside.lungs)
 
 
@@ -295,7 +308,7 @@ def test_the_right_lung_is_the_patient_s_right(drawn, put):
     lungs = np.zeros(scan.shape, np.uint8)
     lungs[4:20] = 1  # LAS: small x is the right
     lungs[40:44] = 1
-    told = report(scan, Found(lungs, np.zeros_like(lungs)), sha256="", cleaning=NOTHING, weights=WEIGHTS)
+    told = report(scan, Found(lungs, np.zeros_like(lungs)), sha256="", cleaning=NOTHING, weights={})
     assert told["sides"]["right"]["lungs_ml"] == pytest.approx(
         4 * told["sides"]["left"]["lungs_ml"], rel=1e-3
     )

@@ -25,7 +25,7 @@ from typing import Any
 from tqdm import tqdm
 
 from replication.data.fusing.preparation import PREPARATIONS, slices_of
-from replication.data.fusing.volume_folders import alone, as_json, find_volumes, read_json
+from replication.data.fusing.volume_folders import alone, as_json, find_volumes, is_drawn, read_json
 from replication.data.names import PARTS, source_of
 from replication.data.reading.own import SOURCE, Own, find_scans, patient_of
 from replication.files import write_whole
@@ -48,6 +48,8 @@ def fuse(
     progress: bool = True,
     published: bool = False,
     own: Own | None = None,
+    all_slices: bool = False,
+    stated: dict[str, str] | None = None,
 ) -> dict[str, Any]:
     """Turn every volume under `volumes` into slices; returns what `store.json` says.
 
@@ -70,6 +72,9 @@ def fuse(
             `names.canonical` knows; how they lie and whose they are follows from these (register row 55).
             Otherwise headers decide, and names may be any.
         own: how volumes that are not published are read.
+        all_slices: `minmax-clahe` keeps every slice with lung, as `window` does.
+        stated: `name` of the scans and `licence`, in words; `data.slices.origin` reads them. What is not
+            given stays as the store has it.
 
     Raises:
         FileNotFoundError: `volumes` or its `ct` folder does not exist or holds no volume.
@@ -88,6 +93,7 @@ def fuse(
     settings = {
         "preparation": preparation, "window": [float(v) for v in window], "size": size,
         "revision": REVISION, **({} if published else {"own": (own or Own()).settings()}),
+        **({"all_slices": True} if all_slices and preparation == "minmax-clahe" else {}),
     }  # fmt: skip
     found = find_volumes(volumes) if published else find_scans(volumes)
     whose = {} if published else {
@@ -99,7 +105,11 @@ def fuse(
     with alone(memory):
         _check_settings(memory, settings)  # again: somebody may have begun it meanwhile
         write_whole(memory / "settings.json", as_json(settings))
-        return _fuse(found, whose, store, settings, workers, progress)
+        told = _fuse(found, whose, store, settings, workers, progress)
+        if news := {k: v for k, v in (stated or {}).items() if told.get("stated", {}).get(k) != v}:
+            told["stated"] = told.get("stated", {}) | news
+            write_whole(store / "store.json", as_json(told))
+        return told
 
 
 def _fuse(
@@ -155,7 +165,7 @@ def _fuse(
             f"{len(failed)} of {len(found)} volumes could not be fused; the others are kept, and after "
             "mending these a rerun does only them:\n" + "\n".join(lines)
         ) from next(iter(failed.values()))
-    return _finish(store, settings, [done[name] for name in sorted(done)])
+    return _finish(store, settings, [done[name] for name in sorted(done)], (told or {}).get("stated"))
 
 
 def _fuse_volume(
@@ -166,7 +176,8 @@ def _fuse_volume(
     files = _fingerprint(paths)  # before reading: a file that changes meanwhile is done again
     if name in whose:
         settings = settings | {"patient": whose[name]}
-    record = slices_of(name, paths, store=store, settings=settings, progress=progress) | {"files": files}
+    record = slices_of(name, paths, store=store, settings=settings, progress=progress)
+    record |= {"drawn": is_drawn(paths["ct"]), "files": files}
     write_whole(store / ".fusion" / f"{name}.json", as_json(record))
     return record
 
@@ -191,7 +202,7 @@ def _check_settings(memory: Path, settings: dict) -> None:
         )
 
 
-def _finish(store: Path, settings: dict, records: list[dict]) -> dict[str, Any]:
+def _finish(store: Path, settings: dict, records: list[dict], stated: dict | None) -> dict[str, Any]:
     rows = [row for record in records for row in record["rows"]]
     if not rows:
         raise ValueError(
@@ -209,6 +220,7 @@ def _finish(store: Path, settings: dict, records: list[dict]) -> dict[str, Any]:
         counts.setdefault(source, Counter()).update(record["counts"])
     told = {
         "preparation": settings["preparation"], "window": settings["window"],
+        **{k: v for k, v in (("all_slices", settings.get("all_slices")), ("stated", stated)) if v},
         "size": settings["size"], "slices_in": sum(r["slices_in"] for r in records),
         "slices_out": len(rows), "counts": {source: dict(c) for source, c in counts.items()},
         "duplicates": _copied_volumes(rows),

@@ -127,6 +127,7 @@ def _write_all(
     """The second pass: the rows of what is kept, and how many were dropped for which reason."""
     depth, size = volumes["ct"].shape[2], settings["size"]
     recipe = settings["preparation"] == "minmax-clahe"
+    chooses = recipe and not settings.get("all_slices")
     shown = (0.0, 255.0) if seen["windowed"] else settings["window"]
     shrink = _cubic_mask if recipe else _nearest_mask
     rows, dropped = [], {}
@@ -134,7 +135,7 @@ def _write_all(
         index = depth - 1 - k if turn.z else k
         bar.update()
         reason = None
-        if recipe and not _in_middle(index, depth):
+        if chooses and not _in_middle(index, depth):
             reason = "outside the middle 60 %"
         elif seen["black"][k]:
             reason = "black"
@@ -145,7 +146,7 @@ def _write_all(
             masks = [shrink(turn.picture(mask), size) for mask in (lung > 0, infection)]
             if not masks[0].any():
                 reason = "no lung"
-            elif recipe and not masks[1].any():
+            elif chooses and not masks[1].any():
                 reason = "no infection"
         if reason:
             dropped[reason] = dropped.get(reason, 0) + 1
@@ -160,12 +161,19 @@ def _in_middle(index: Any, depth: int) -> Any:
     return (index >= int(MIDDLE[0] * depth)) & (index < int(MIDDLE[1] * depth))
 
 
-def windowed(picture: NDArray, *, size: int, window: tuple[float, float]) -> NDArray[np.uint8]:
-    """(H, W) HU -> (size, size) grey: window to 0..255, zeros to a square, antialiased bicubic."""
+def windowed(
+    picture: NDArray, *, size: int, window: tuple[float, float], pads: Any = None
+) -> NDArray[np.uint8]:
+    """(H, W) HU -> (size, size) grey: window to 0..255, zeros to a square, antialiased bicubic.
+
+    Args:
+        pads: zeros before and after the rows and the columns, in place of those that make as many of both.
+    """
     low, high = window
     grey = (np.clip(picture, low, high).astype(np.float32) - low) * (255 / (high - low))
     # Pillow's bicubic widens its kernel when it shrinks: that is the antialiasing.
-    grey = Image.fromarray(_square(grey)).resize((size, size), Image.Resampling.BICUBIC)
+    grey = Image.fromarray(_square(grey) if pads is None else np.pad(grey, pads))
+    grey = grey.resize((size, size), Image.Resampling.BICUBIC)
     return np.rint(np.clip(np.asarray(grey), 0, 255)).astype(np.uint8)
 
 

@@ -3,6 +3,7 @@
 Every file is written whole or not at all, and by one fusion at a time.
 """
 
+import gzip
 import json
 import os
 import socket
@@ -55,6 +56,16 @@ def _files_in(folder: Path, *, strict: bool) -> dict[str, Path]:
             )
         found[name] = path
     return dict(sorted(found.items()))
+
+
+def is_drawn(path: Path) -> bool:
+    """Whether a volume says of itself that it is a phantom's, as `replication.data.phantom` writes it."""
+    if path.is_dir():
+        return False
+    with open(path, "rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
+    with (gzip.open if packed else open)(path, "rb") as file:
+        return b'"phantom"' in file.read(348)[148:228]  # NIfTI's descrip
 
 
 @contextmanager

@@ -4,7 +4,8 @@
   validation part one of five folds inside the 70 % (register rows 13 and 14). Neighbouring
   slices of one patient end up on both sides.
 * "patient", the honest one: five folds of whole patients, balanced by infected area. Fold k
-  tests, fold k+1 validates, the other three train.
+  tests, fold k+1 validates, the other three train. With fewer than five patients
+  each is a fold.
 
 `leaks` counts what the first lets through.
 """
@@ -16,6 +17,7 @@ import pandas as pd
 
 PROTOCOLS = ("slice", "patient")
 FOLDS = 5
+LEAST_PATIENTS = 3  # one trains, one validates, one tests
 
 
 @dataclass(frozen=True)
@@ -61,21 +63,26 @@ def patient_folds(table: pd.DataFrame, *, folds: int = FOLDS) -> dict[str, int]:
     A scan that is in the store twice counts twice in its patient's area, as it does in training
     and in every pooled metric.
 
+    With fewer patients than folds there are as many folds as patients, each of one.
+
     Deterministic: ties go by patient name and fold number; no seed is involved, so that every run
     of every network shares the folds.
 
     Raises:
-        ValueError: fewer patients than folds, or no `infection_pixels` column.
+        ValueError: fewer than three patients, or no `infection_pixels` column.
     """
     if "infection_pixels" not in table:
         raise ValueError(
             "The store's slices.csv has no infection_pixels column; patient folds are balanced by it."
         )
     area = table["infection_pixels"].groupby(persons(table)).sum()
-    if len(area) < folds:
+    if len(area) < LEAST_PATIENTS:
         raise ValueError(
-            f"The store holds {len(area)} patients ({', '.join(area.index)}); {folds} folds need at least {folds}."
+            f"The store holds {len(area)} patients ({', '.join(area.index)}); patients apart need {LEAST_PATIENTS}: one to "
+            "train on, one to validate, one to test. What is possible: more patients, or random slices "
+            "(--protocol slice), whose scores say nothing of a new patient."
         )
+    folds = min(folds, len(area))
     patients = sorted(area.index, key=lambda p: (-area[p], p))
     load = dict.fromkeys(range(folds), 0)  # infected pixels
     assigned = {}
@@ -104,6 +111,11 @@ def split_slices(table: pd.DataFrame, *, seed: int, fold: int = 0, folds: int = 
 def split_patients(table: pd.DataFrame, *, fold: int, folds: int = FOLDS) -> Split:
     """The honest protocol: no patient on two sides."""
     fold_of = patient_folds(table, folds=folds)
+    folds = max(fold_of.values()) + 1
+    if fold >= folds:
+        raise ValueError(
+            f"fold {fold}: the store holds {folds} patients, one a fold; expected fold 0 to {folds - 1}."
+        )
     of_row = np.array([fold_of[person] for person in persons(table)])
     validation = (fold + 1) % folds
     return Split(

@@ -15,6 +15,8 @@ import pandas as pd
 from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
+from replication.data.slices.origin import Origin, read_origin
+
 COLUMNS = ("slice_id", "source", "volume", "patient", "slice_index", "ct", "lung", "infection")
 KINDS = ("ct", "lung", "infection")
 TEXT = (*(c for c in COLUMNS if c != "slice_index"), "duplicate_of")  # "000" is a name, not a number
@@ -104,6 +106,14 @@ def _read_slice(store: Path, row: "pd.Series") -> dict[str, np.ndarray]:
                 f"{shape[0]}x{shape[1]}; a mask must have the size of its slice."
             )
     return images
+
+
+def at_size(pixels: np.ndarray, size: int, kind: str) -> np.ndarray:
+    """A square slice (side, side) at the size that a network is trained on: a CT by area averaging, a mask by its nearest."""
+    if pixels.shape == (size, size):
+        return pixels
+    how = Image.Resampling.BOX if kind == "ct" else Image.Resampling.NEAREST
+    return np.asarray(Image.fromarray(pixels).resize((size, size), how))
 
 
 def check_store(store: str | Path, *, progress: bool = False) -> list[str]:
@@ -233,6 +243,7 @@ class SliceStore:
         ct, lung, infection: uint8 arrays (S, size, size); CT 0..255, masks 0/1.
         fingerprint: sha256 over ids and decoded pixels at their stored size, so that a lossless
             re-encoding keeps it and any changed pixel changes it.
+        origin: how the slices were prepared, of whose scans; None: not known.
     """
 
     table: pd.DataFrame
@@ -240,6 +251,7 @@ class SliceStore:
     lung: np.ndarray
     infection: np.ndarray
     fingerprint: str
+    origin: Origin | None = None
 
     def __len__(self) -> int:
         return len(self.table)
@@ -260,11 +272,6 @@ def read_store(store: str | Path, *, size: int, progress: bool = True) -> SliceS
     table = read_table(store)
     digest = hashlib.sha256()
     stacks = {kind: np.empty((len(table), size, size), dtype=np.uint8) for kind in KINDS}
-    resampling = {
-        "ct": Image.Resampling.BOX,
-        "lung": Image.Resampling.NEAREST,
-        "infection": Image.Resampling.NEAREST,
-    }
     rows = (row for _, row in table.iterrows())
     shape = None
     bar = tqdm(
@@ -280,8 +287,6 @@ def read_store(store: str | Path, *, size: int, progress: bool = True) -> SliceS
         digest.update(row["slice_id"].encode())
         for kind in KINDS:
             digest.update(images[kind].tobytes())
-            image = Image.fromarray(images[kind])
-            stacks[kind][i] = np.asarray(
-                image if shape[0] == size else image.resize((size, size), resampling[kind])
-            )
-    return SliceStore(table=table, fingerprint=digest.hexdigest(), **stacks)
+            stacks[kind][i] = at_size(images[kind], size, kind)
+    fingerprint = digest.hexdigest()
+    return SliceStore(table=table, fingerprint=fingerprint, origin=read_origin(store, fingerprint), **stacks)
