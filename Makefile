@@ -17,8 +17,8 @@ VENV  := .venv
 PY    := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 BUILD := _build/$(PROFILE)
-# Your records on real slices stand beside the committed ones, and never in their place.
-RESULTS ?= $(if $(filter smoke,$(PROFILE)),results,results/local)
+# Records of your slices stand beside the committed ones, and never in their place.
+RESULTS ?= $(if $(SLICES),results/local,results)
 INDEX := $(CURDIR)/$(BUILD)/_build/html/index.html
 # Absolute for the Snakefile and its jobs; left as typed where there is no such folder.
 DATA := $(if $(SLICES),$(or $(shell CDPATH= cd -- "$(SLICES)" 2>/dev/null && pwd),$(SLICES)))

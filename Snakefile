@@ -6,10 +6,10 @@
 # --config, each with its default:
 #   profile=smoke    a key of replication.training.profiles.PROFILES
 #   slices=          folder of a slice store; empty: the phantom, made on the spot (smoke only)
-#   results=         folder of the records; empty: results (smoke), results/local (the others)
+#   results=         folder of the records; empty: results, with slices results/local
 #   scope=rows       headline, rows or all (replication.training.grid.campaign), or none: pages alone
 #   runs=            names of runs in place of a scope; the first stages that they need come along
-#   weights=runs     folder of the checkpoints and predictions
+#   weights=         folder of the checkpoints and predictions; empty: runs, with slices runs/local
 #   build=           folder of what is made here; empty: _build/<profile>
 #
 # Records and weights are no outputs: Snakemake deletes what a killed job was writing. A run's output is
@@ -39,8 +39,9 @@ PROFILE = str(config.get("profile") or "smoke")
 SLICES = str(config.get("slices") or "")
 SCOPE = str(config.get("scope") or "rows")
 BUILD = str(config.get("build") or f"_build/{PROFILE}")
-RESULTS = str(config.get("results") or ("results" if PROFILE == "smoke" else "results/local"))
-WEIGHTS = str(config.get("weights") or "runs")
+MINE = "/local" if SLICES else ""  # beside the committed records and what the synthetic slices gave
+RESULTS = str(config.get("results") or f"results{MINE}")
+WEIGHTS = str(config.get("weights") or f"runs{MINE}")
 PHANTOM = "data/phantom"
 STORE = f"{SLICES or PHANTOM + '/slices'}/slices.csv"
 GRID = f"{BUILD}/grid"
@@ -184,6 +185,7 @@ rule train:
         places=PLACES.options(),
         first=lambda w: f"--first {FIRST[w.run]}" if FIRST.get(w.run) else "",
         given=given("05_training"),
+        protocol=lambda w: get_run(w.run).protocol,  # the grid's, also on scans of one's own
     priority: lambda w: len(RUNS) - RUNS.index(w.run)  # the headline first
     threads: THREADS
     resources:
@@ -192,7 +194,7 @@ rule train:
         f"{GRID}/{{run}}.log",
     shell:
         "exec {STEPS} train {wildcards.run} {params.places} {params.first} --log {log}"
-        " --parameter run {wildcards.run} {params.given}"
+        " --parameter run {wildcards.run} --parameter protocol {params.protocol} {params.given}"
 
 
 rule page:

@@ -97,7 +97,7 @@ def matplotlib_rgb(colour: str) -> tuple[float, float, float]:
     return tuple(int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
 
 
-def draw_run(record: dict[str, Any], *, slices: str | Path, runs: str | Path = "runs") -> list[Path]:
+def draw_run(record: dict[str, Any], *, slices: str | Path, runs: str | Path = "runs/local") -> list[Path]:
     """Loss curves and, after Fig. 14, cases of a run, as PNGs beside its checkpoints.
 
     They show slices of the store, so they stay out of version control with the rest of `runs/`.

@@ -100,7 +100,8 @@ def write_segmentation(
     part.mkdir()
     for name, mask in ((LUNGS, found.lungs), (INFECTION, found.infection)):
         (part / name).write_bytes(packed(scan.image(mask)))
-    preview(scan, found).save(part / PREVIEW)
+    ml = {of: told["found"][f"{of}_ml"] for of in ("lungs", "infection")}
+    preview(scan, found, weights=cascade.weights["name"], ml=ml).save(part / PREVIEW)
     (part / REPORT).write_text(json.dumps(told, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     os.rename(part, out)
     return told

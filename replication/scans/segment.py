@@ -15,6 +15,7 @@ from replication.data.reading.orientation import LOOKED_AT, judge
 from replication.data.reading.scan import Scan
 from replication.data.slices.store import at_size
 from replication.scans.cleaning import clean_lungs
+from replication.scans.plausibility import implausible
 from replication.scans.prepare import AS_STORED, padding, prepared, restored
 from replication.scans.steps import Cleaning
 from replication.scans.weights import Cascade, Stage
@@ -60,7 +61,12 @@ def segment(
         taken["inside"] = int((infection & ~lungs & 1).sum(dtype=np.int64))
         infection &= lungs
     found = Found(restored(lungs, scan), restored(infection, scan), taken, doubts)
-    found.warnings = [*doubts, *scan.notes, *_warnings(lungs, infection, cascade)]
+    ml = float(np.prod(scan.spacing)) / 1000
+    odd = implausible(
+        lungs_ml=found.lungs.sum(dtype=np.int64) * ml, infection_ml=found.infection.sum(dtype=np.int64) * ml,
+        scan_ml=found.lungs.size * ml, dsc={"lungs": first.dsc, "infection": second.dsc},
+    )  # fmt: skip
+    found.warnings = [*odd, *doubts, *scan.notes, *_warnings(lungs, infection, cascade)]
     return found
 
 
@@ -107,7 +113,9 @@ def _warnings(lungs: NDArray, infection: NDArray, cascade: Cascade) -> list[str]
     """What a reader of the masks has to know, in words."""
     held = np.flatnonzero(lungs.any((1, 2)))
     if not len(held):
-        return ["no lung was found: is this a chest, and the right way up?"]
+        return [
+            "no lung was found: no chest, the wrong way up, a wrong preparation, or weights that learnt nothing"
+        ]
     out = [
         f"the {end} slice still holds lung: the scan does not show all of it"
         for end, k in (("lowest", held[0]), ("highest", held[-1]))

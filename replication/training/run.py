@@ -42,8 +42,8 @@ def train_run(
     *,
     profile: str,
     slices: str | Path,
-    results: str | Path = "results",
-    runs: str | Path = "runs",
+    results: str | Path = "results/local",
+    runs: str | Path = "runs/local",
     progress: bool = True,
     store: SliceStore | None = None,
     deadline: float | None = None,
@@ -207,8 +207,8 @@ def evaluate_run(
     *,
     profile: str,
     slices: str | Path,
-    results: str | Path = "results",
-    runs: str | Path = "runs",
+    results: str | Path = "results/local",
+    runs: str | Path = "runs/local",
 ) -> dict[str, Any]:
     """Add to a run's record what goes beyond the paper (`replication.training.evaluation`); returns the record.
 

@@ -18,7 +18,7 @@ BELOW = {
     "replication.training": ("replication.data", "replication.peers", "chslib"),
     "replication.evidence": ("replication.training", "replication.data", "replication.peers", "chslib"),
 }
-BELOW["replication.scans"] = BELOW["replication.training"]
+BELOW["replication.scans"] = ("replication.training", *BELOW["replication.training"])
 BELOW["replication.analysis"] = ("replication.evidence", "replication.scans", *BELOW["replication.evidence"])
 BELOW["replication.figures"] = ("replication.analysis", *BELOW["replication.analysis"])
 # The rooms of the data: who may import whom; `names` is everybody's, and none needs torch.

@@ -127,7 +127,9 @@ def test_the_command_writes_masks_report_and_preview(drawn, put, tmp_path, monke
     assert told["weights"]["name"] == "eyes" and "Not a medical device" in told["use"]
     assert not re.search(r"20\d\d-|\d\d:\d\d", json.dumps(told)), "a time: a rerun would give other bytes"
     with Image.open(tmp_path / "out" / output.PREVIEW) as picture:
-        assert picture.size == (960, 960) and len(picture.getcolors(1 << 20)) > 50
+        shades = np.asarray(picture.convert("L"))
+        assert picture.width == 1200 and len(picture.getcolors(1 << 20)) > 50
+        assert (shades[76:] > 0).mean() > 0.6, "a picture that is mostly empty"
 
 
 def test_a_rerun_is_the_same_to_the_byte_and_a_finished_one_is_left_alone(
@@ -154,7 +156,7 @@ def test_what_dies_while_writing_leaves_nothing_and_a_rerun_sweeps_up(
 ):
     path = put(drawn.hu, drawn.affine)
 
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as broken:
