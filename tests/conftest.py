@@ -2,6 +2,7 @@
 
 import csv
 import fcntl
+import json
 import os
 import shutil
 import subprocess
@@ -56,6 +57,13 @@ def write_store(folder: Path) -> Path:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
         writer.writerows(rows)
+    told = {
+        "preparation": "window",
+        "window": [-1250.0, 250.0],
+        "size": SIDE,
+        "stated": {"name": "drawn slices"},
+    }
+    (folder / "store.json").write_text(json.dumps(told))
     return folder
 
 

@@ -80,9 +80,12 @@ def _list(options: argparse.Namespace) -> None:
 
 def _train(options: argparse.Namespace) -> None:
     from replication.data.slices.store import read_table
+    from replication.training.grid import get_run
     from replication.training.own import described, folder_of, run_for, train_stages
+    from replication.training.profiles import get_profile
     from replication.training.run import evaluate_run, summary
 
+    get_run(options.run), get_profile(options.profile)  # what was mistyped, before anything is read
     where = {k: getattr(options, k) for k in ("profile", "slices", "results", "runs")}
     for record in train_stages(
         run_for(options.run, read_table(options.slices), protocol=options.protocol), **where
