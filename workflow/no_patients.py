@@ -36,7 +36,11 @@ def kind_of(path: Path) -> str | None:
             return kind
     if head.startswith(PICTURES) or head[:2] == b"BM" and head[6:10] == b"\0\0\0\0":
         return None if path.as_posix() in OWN_PICTURES else "a picture that is not the project's"
-    if b'"nbformat"' in content[-2000:] and path.parent.as_posix() != OWN_NOTEBOOKS:
+    if (
+        content.lstrip()[:1] == b"{"
+        and b'"nbformat"' in content[-2000:]
+        and path.parent.as_posix() != OWN_NOTEBOOKS
+    ):
         return "a notebook that is no chapter"
     return None
 
