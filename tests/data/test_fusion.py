@@ -379,7 +379,7 @@ def test_command_line(tmp_path, capsys):
     assert capsys.readouterr().out == f"{volumes}: 2 volumes of 4 slices, seed 0\n"
     assert main(["data", "fuse", "--published", volumes, store, "--size", "32", "--quiet"]) == 0
     out = capsys.readouterr().out
-    assert out == f"{store}: 4 of 8 slices from 2 volumes, 32x32, window\n"
+    assert out == f"{store}: 4 of 8 slices from 2 volumes, 32x32, window; left out: 4 no lung\n"
     assert {r["source"] for r in rows_of(tmp_path / "store")} == {"coronacases", "radiopaedia"}
 
     assert main(["data", "fuse", str(tmp_path / "nowhere"), store + "2"]) == 1
