@@ -71,10 +71,10 @@ ifeq ($(filter $(PROFILES),$(PROFILE)),)
 	@echo "error: unknown profile '$(PROFILE)'; expected one of: $(PROFILES)" >&2; exit 1
 endif
 ifneq ($(PROFILE),smoke)
-	@test -n "$(SLICES)" || { echo "error: profile $(PROFILE) needs a slice store: make reproduce PROFILE=$(PROFILE) SLICES=folder (README.md says how to make one)" >&2; exit 1; }
+	@test -n "$(SLICES)" || { echo "error: profile $(PROFILE) needs a slice store: make reproduce PROFILE=$(PROFILE) SLICES=folder (book/reproduce.md says how to make one)" >&2; exit 1; }
 endif
 ifneq ($(SLICES),)
-	@test -f "$(DATA)/slices.csv" || { echo "error: $(SLICES): no slices.csv there; expected a slice store (README.md says how to make one)" >&2; exit 1; }
+	@test -f "$(DATA)/slices.csv" || { echo "error: $(SLICES): no slices.csv there; expected a slice store (book/reproduce.md says how to make one)" >&2; exit 1; }
 endif
 
 # ---- the rest ----------------------------------------------------------------------------------

@@ -73,16 +73,18 @@ def told(row: Row) -> str:
 def figure(numbers: Any) -> str:
     """Both layouts, as HTML."""
     groups = rows_of(numbers)
+    layouts = "".join(drawing(groups, width) for width in (WIDE, NARROW))
+    return f'<figure class="first-figure">\n{layouts}</figure>'
+
+
+def in_words(groups: dict[str, list[Row]]) -> str:
+    """The whole figure, for those who do not see it."""
     words = "; ".join(f"{name}: {', '.join(map(told, rows))}" for name, rows in groups.items())
-    alt = f"Dice coefficients of the infection. {words}. Radiologists among themselves: about {RADIOLOGISTS:.2f}."
-    return (
-        '<figure class="first-figure">\n'
-        + "".join(_svg(groups, alt, width) for width in (WIDE, NARROW))
-        + "</figure>"
-    )
+    return f"Dice coefficients of the infection. {words}. Radiologists among themselves: about {RADIOLOGISTS:.2f}."
 
 
-def _svg(groups: dict[str, list[Row]], alt: str, width: int) -> str:
+def drawing(groups: dict[str, list[Row]], width: int) -> str:
+    """One layout, as SVG; book/_static/chs.css has the colours of its classes."""
     beside = width == WIDE  # words stand beside the axis, or above it
     left, right = (250 if beside else 2), width - 50
     row_height = ROW if beside else ROW + 16
@@ -122,6 +124,6 @@ def _svg(groups: dict[str, list[Row]], alt: str, width: int) -> str:
     )  # fmt: skip
     kind = "wide" if beside else "narrow"
     return (
-        f'<svg class="{kind}" viewBox="0 0 {width} {y + 8}" role="img" aria-label="{escape(alt)}">'
+        f'<svg class="{kind}" viewBox="0 0 {width} {y + 8}" role="img" aria-label="{escape(in_words(groups))}">'
         f"{band}{''.join(out)}{ends}</svg>\n"
     )

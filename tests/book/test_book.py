@@ -76,6 +76,7 @@ def test_the_readme_s_make_commands_exist() -> None:
 
 def test_the_readme_counts_the_grid_s_runs() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 120
     assert f"{len(campaign('all'))} trainings" in text
     assert f"# {len(campaign('rows'))} synthetic runs" in text
 
@@ -97,7 +98,7 @@ def test_the_readme_s_links_and_modules_exist() -> None:
     for module in set(re.findall(r"python -m ((?:chslib|replication)[\w.]*)", text)):
         subprocess.run([sys.executable, "-m", module, "--help"], check=True, capture_output=True)
     commands = set(re.findall(r"bin/chs-net ((?:(?:data|weights|measure) )?[a-z]+)", text))
-    assert len(commands) >= 6
+    assert len(commands) >= 3
     for command in commands:
         words = [sys.executable, "-m", "replication", *command.split(), "--help"]
         subprocess.run(words, check=True, capture_output=True)

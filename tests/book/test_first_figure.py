@@ -9,6 +9,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.append(str(ROOT / "book"))
 import first_figure  # noqa: E402
+import readme  # noqa: E402
 from page_numbers import Numbers  # noqa: E402
 
 from replication.evidence.records import load_records  # noqa: E402
@@ -62,3 +63,19 @@ def test_without_records_nothing_is_drawn_in_their_place(tmp_path, groups, monke
     monkeypatch.setattr(first_figure, "rows_of", lambda numbers: empty)
     html = first_figure.figure(None)
     assert "circle" not in html and html.count("not run") == 4
+
+
+def test_the_readme_begins_with_the_first_page_as_the_records_now_make_it() -> None:
+    """`python book/readme.py` writes what is out of date."""
+    made = readme.files()
+    assert (
+        len(made) == 3
+        and [path for path, content in made.items() if path.read_text("utf-8") != content] == []
+    )
+    for theme in readme.THEMES:
+        picture = made[ROOT / f"book/_static/first-figure-{theme}.svg"]
+        assert (
+            'xmlns="http' in picture
+            and "var(" not in picture
+            and readme.THEMES[theme]["text-base"] in picture
+        )

@@ -22,11 +22,12 @@ from replication.data.phantom.volumes import make_volume, mixed_volumes
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "book/reproduce.md"
 PARTS = ("chslib", "replication", "notebooks", "book", "workflow", "results/cpu", "Snakefile", "Makefile",
-         "pyproject.toml", "requirements.lock", "environment.yml", "_toc.yml", "_config.yml", ".gitignore")  # fmt: skip
+         "benchmarks", "pyproject.toml", "requirements.lock", "environment.yml", "_toc.yml", "_config.yml", ".gitignore", "CITATION.cff")  # fmt: skip
 
 SMOKE = ".venv/bin/snakemake -n --profile workflow/local --cores 2 --resources gpu=2 --config profile=smoke"
 SLURM = ".venv/bin/snakemake -n --profile workflow/slurm --config profile=smoke scope=headline"
 CONDA = "grep -qx 'name: chs-net' environment.yml"  # tests/test_environment.py compares the rest
+LEASE = "bash -n workflow/lease.sh"
 SCRIPT = "bash -n workflow/one_node_slurm.sh"
 LEAK = (  # five patients or more
     ".venv/bin/chs-net data fuse --published scans/volumes scans/many --size 64 --quiet && "
@@ -59,6 +60,15 @@ STANDS_FOR = {
     ".venv/bin/snakemake --profile workflow/slurm --config profile=smoke scope=headline": SLURM,
     ".venv/bin/chs-net campaign --profile paper --slices data/official/slices --minutes 55 --heavy 2 --light 2":
         ".venv/bin/chs-net campaign --help",
+    "OUT=lease/out workflow/lease.sh data/official/slices 13": LEASE,
+    "OUT=lease/out workflow/lease.sh data/official/slices 13 table4-full table4-rib": LEASE,
+    "make reproduce SCOPE=none": "make -n reproduce SCOPE=none",
+    "make book REPOSITORY=OWNER/NAME": "make -n book REPOSITORY=OWNER/NAME",
+    ".venv/bin/python book/first_cell.py --write": ".venv/bin/python book/first_cell.py --check",
+    ".venv/bin/python -m benchmarks --slices data/official/slices": ".venv/bin/python -m benchmarks --help",
+    ".venv/bin/python -m benchmarks pooling step": ".venv/bin/python -m benchmarks --help",
+    ".venv/bin/chs-net measure thresholds table2-lungs-patient-fold0 --profile cpu --slices data/official/slices":
+        ".venv/bin/chs-net measure thresholds --help",
     ".venv/bin/chs-net measure leak --slices data/official/slices": LEAK,
     ".venv/bin/chs-net measure contrast --slices data/official/slices":
         ".venv/bin/chs-net measure contrast --slices scans/slices --size 64",
