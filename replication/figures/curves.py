@@ -51,7 +51,7 @@ def plot_courses(courses: pd.DataFrame) -> Figure:
             axis.plot(epochs[-1], scores[-1], "x", color=colour, ms=8, mew=2)
     lowest = min((min(of[1:] or of) for of in courses["scores"]), default=0)  # the first epoch says little
     axis.set(xlabel="epoch", ylabel="DSC, validation slices", ylim=(np.floor(lowest * 10) / 10, None))
-    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.locator_params(axis="x", integer=True)
     axis.grid(axis="y")
     if len(courses):
         axis.legend(loc="lower right")
@@ -103,7 +103,7 @@ def plot_learning(networks: Mapping[str, Mapping[str, Sequence[Record]]]) -> Fig
                     label=f"{part}, {name.removeprefix('ours, ')}",
                 )  # fmt: skip
         axis.set(title=network, xlabel="epoch", ylim=(0, None))
-        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.locator_params(axis="x", integer=True)
         axis.grid(axis="y")
     for axis in axes[:, 0]:
         axis.set_ylabel("loss (Eq. 15)")
