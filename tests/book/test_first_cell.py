@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 import venv
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -140,12 +139,11 @@ AFTER = (
 class Runtime:
     """A bare Python with invented distributions, git and pip, in an empty folder."""
 
-    def __init__(self, folder: Path, *, pip: bool = False) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder, self.here = folder, folder / "content"
-        venv.create(folder / "venv", with_pip=pip, symlinks=True)
+        venv.create(folder / "venv", symlinks=True)
         self.site = next((folder / "venv/lib").glob("python*/site-packages"))
-        if not pip:
-            (self.site / "pip.py").write_text(FAKE_PIP)
+        (self.site / "pip.py").write_text(FAKE_PIP)
         (folder / "bin").mkdir()
         (folder / "bin/git").write_text(FAKE_GIT)
         (folder / "bin/git").chmod(0o755)
@@ -179,12 +177,22 @@ def everything(**changes: str) -> dict[str, str]:
     return {name.replace("-", "_"): "1.0" for name in NEEDED} | changes
 
 
-def test_where_all_is_installed_it_does_nothing(tmp_path: Path) -> None:
+def test_what_is_there_is_neither_fetched_nor_installed(tmp_path: Path) -> None:
     runtime = Runtime(tmp_path).has(**everything())
-    (runtime.site / "replication.py").write_text("")
+    done = runtime.run(address="")
+    assert done.returncode == 1
+    assert "set repository-code in CITATION.cff" in done.stderr and "first_cell.py --write" in done.stderr
+    made = ["sh", runtime.folder / "bin/git", runtime.here / "checkout"]
+    subprocess.run(made, check=True, env={**os.environ, "SOURCE": str(ROOT)})
+    runtime.here /= "checkout/notebooks"
     done = runtime.run()
     assert done.returncode == 0, done.stderr
-    assert done.stdout == f"AFTER {runtime.here} {runtime.site / 'replication.py'} False\n"
+    assert not calls(done, "GIT") and not calls(done, "PIP")
+    (runtime.site / "replication.py").write_text("")  # installed
+    runtime.here = tmp_path / "elsewhere"
+    runtime.here.mkdir()
+    done = runtime.run()
+    assert done.stdout == f"AFTER {runtime.here} {runtime.site / 'replication.py'} False\n", done.stderr
     assert list(runtime.here.iterdir()) == []
 
 
@@ -203,55 +211,6 @@ def test_alone_it_fetches_the_repository_and_installs_what_is_missing(tmp_path: 
         assert {"torch==2.9.0+cu126", "numpy==2.0.2"} <= set(limits) and len(limits) == len(had)
         cloned = runtime.here / "chs-net"
         assert calls(done, "AFTER") == [f"{cloned / 'notebooks'} {cloned / 'replication/__init__.py'} False"]
-
-
-def test_in_a_checkout_it_fetches_nothing(tmp_path: Path) -> None:
-    runtime = Runtime(tmp_path).has(**everything())
-    subprocess.run(
-        ["sh", runtime.folder / "bin/git", runtime.here], check=True, env={**os.environ, "SOURCE": str(ROOT)}
-    )
-    runtime.here /= "notebooks"
-    done = runtime.run()
-    assert done.returncode == 0, done.stderr
-    assert not calls(done, "GIT") and not calls(done, "PIP")
-
-
-def test_without_an_address_it_says_what_to_set(tmp_path: Path) -> None:
-    done = Runtime(tmp_path).has(**everything()).run(address="")
-    assert done.returncode == 1
-    assert "set repository-code in CITATION.cff" in done.stderr and "first_cell.py --write" in done.stderr
-
-
-def wheel(folder: Path, name: str, version: str, requires: str = "") -> None:
-    info = f"{name}-{version}.dist-info"
-    head = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n" + (
-        f"Requires-Dist: {requires}\n" if requires else ""
-    )
-    with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as file:
-        file.writestr(f"{info}/METADATA", head)
-        file.writestr(
-            f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-        )
-        file.writestr(f"{info}/RECORD", "")
-
-
-def test_pip_itself_leaves_another_torch_in_place(tmp_path: Path) -> None:
-    """With the real pip: a package that fits is installed beside it; one that would replace it is refused."""
-    had = everything(torch="2.9.0")
-    del had["lightning"]
-    runtime = Runtime(tmp_path, pip=True).has(**had)
-    offered = tmp_path / "offered"
-    offered.mkdir()
-    wheel(offered, "torch", "99.0")
-    wheel(offered, "lightning", "98.0", requires="torch>=50")
-    offline = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(offered), "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
-    refused = runtime.run(**offline)
-    assert refused.returncode == 1 and "torch==2.9.0" in refused.stdout + refused.stderr
-    wheel(offered, "lightning", "97.0", requires="torch>=2")
-    done = runtime.run(**offline)
-    assert done.returncode == 0, done.stderr
-    assert sorted(p.name for p in runtime.site.glob("torch-*")) == ["torch-2.9.0.dist-info"]
-    assert list(runtime.site.glob("lightning-97.0.dist-info"))
 
 
 def test_binder_installs_the_lock_and_the_package() -> None:

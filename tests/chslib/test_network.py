@@ -12,7 +12,6 @@ from chslib.loss import segmentation_loss
 from chslib.network import (
     ARMS,
     DOUBLING,
-    UNET_WIDTHS,
     WIDTHS,
     CHSNet,
     RAIUNet,
@@ -24,81 +23,30 @@ from chslib.network import (
 NARROW = (4, 6, 9, 13, 20)
 
 
-# ---- parameters, counted layer by layer without the code ---------------------------------------
-
-
-def conv(i: int, o: int, k: int = 1, *, bias: bool = False) -> int:
-    return i * o * k * k + bias * o
-
-
-def norm(c: int) -> int:
-    return 2 * c
-
-
-def dsc(i: int, o: int, f: int) -> int:
-    return i * f * f + conv(i, o)
-
-
-def inception(i: int, o: int, *, hybrid: bool) -> int:
-    branches = sum(dsc(i, o, f) + norm(o) for f in (1, 3, 5))
-    return branches + conv((1 + hybrid) * i, o) + norm(o) + conv(4 * o, o) + norm(o)
-
-
-def residual_inception(i: int, o: int, *, hybrid: bool, shortcut: int = 3) -> int:
-    return inception(i, o, hybrid=hybrid) + inception(o, o, hybrid=hybrid) + dsc(i, o, shortcut) + norm(o)
-
-
-def double_conv(i: int, o: int) -> int:
-    return conv(i, o, 3) + norm(o) + conv(o, o, 3) + norm(o)
-
-
-def ssd(p: int, q: int) -> int:
-    depth = conv(p, p // 2, bias=True) + conv(p // 2, p, bias=True) + conv(p, p) + norm(p)
-    gamma = conv(p, q, 2) + conv(q, q) + norm(q)
-    return depth + gamma + conv(q, 1, bias=True) + conv(p, p) + norm(p)
-
-
-def network(
-    widths: tuple[int, ...], *, rib: bool, hybrid: bool, attention: bool, up: int, shortcut: int = 3
-) -> int:
-    def block(i: int, o: int) -> int:
-        return residual_inception(i, o, hybrid=hybrid, shortcut=shortcut) if rib else double_conv(i, o)
-
-    stages = widths[:-1]
-    total = sum(block(i, o) for i, o in zip((1, *widths), widths)) + conv(stages[0], 1, bias=True)
-    for c, deeper in zip(stages, widths[1:]):
-        total += hybrid * conv(2 * c, c, bias=True) + attention * ssd(c, deeper)
-        total += conv(deeper, c, up, bias=True) + block(2 * c, c)
-    return total
-
-
-FULL = {"rib": True, "hybrid": True, "attention": True, "up": 3}
+# ---- parameters --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    "arm, changes, expected, by_hand",
+    "arm, changes, expected",
     [
-        ("bu", {}, 7_762_465, network(UNET_WIDTHS, **{**dict.fromkeys(FULL, False), "up": 2})),
-        ("rib", {}, 1_498_299, network(WIDTHS, **{**FULL, "hybrid": False, "attention": False})),
-        ("rib-hp", {}, 1_676_155, network(WIDTHS, **{**FULL, "attention": False})),
-        ("full", {}, 1_905_739, network(WIDTHS, **FULL)),
-        ("full", {"widths": DOUBLING}, 2_778_601, network(DOUBLING, **FULL)),
-        ("full", {"pooling": "average"}, 1_905_739, network(WIDTHS, **FULL)),
-        ("full", {"shortcut_kernel": 1}, 1_899_491, network(WIDTHS, **FULL, shortcut=1)),
+        ("bu", {}, 7_762_465),
+        ("rib", {}, 1_498_299),
+        ("rib-hp", {}, 1_676_155),
+        ("full", {}, 1_905_739),
+        ("full", {"widths": DOUBLING}, 2_778_601),
+        ("full", {"pooling": "average"}, 1_905_739),
+        ("full", {"shortcut_kernel": 1}, 1_899_491),
     ],
 )
-def test_parameters_count_exactly_what_their_layers_add_up_to(arm, changes, expected, by_hand):
-    assert count_parameters(build_network(arm, **changes)) == expected == by_hand
+def test_an_arm_has_its_parameters(arm, changes, expected):
+    assert count_parameters(build_network(arm, **changes)) == expected
 
 
-def test_two_stages_count_twice_one():
-    assert count_parameters(CHSNet()) == 3_811_478 == 2 * network(WIDTHS, **FULL)
-
-
-def test_frozen_parameters_are_not_counted():
-    net = RAIUNet(widths=NARROW)
-    net.head.requires_grad_(False)
-    assert count_parameters(net) == network(NARROW, **FULL) - (NARROW[0] + 1)
+def test_two_stages_count_twice_one_and_frozen_parameters_not_at_all():
+    net = CHSNet()
+    assert count_parameters(net) == 3_811_478 == 2 * 1_905_739
+    net.infection.head.requires_grad_(False)
+    assert count_parameters(net) == 3_811_478 - (WIDTHS[0] + 1)
 
 
 # ---- shapes and gradients ----------------------------------------------------------------------

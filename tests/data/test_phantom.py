@@ -74,11 +74,6 @@ def test_formats(volumes, name):
     assert np.unique(v.infection).tolist() == [0, 1]
 
 
-@pytest.mark.parametrize(("name", "size"), [("coronacases_001", 512), ("radiopaedia_9_9_0", 630)])
-def test_size_defaults_to_the_sources_own(name, size):
-    assert make_volume(name=name, seed=0, depth=4).ct.shape == (size, size, 4)
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_infection_lies_in_the_lung_and_the_lung_in_the_body(volumes, name):
     v = volumes[name]
@@ -166,12 +161,6 @@ def test_wrong_arguments_are_named(change, words):
         make_volume(**{"name": "coronacases_001", "seed": 0, "size": 64, "depth": 6} | change)
 
 
-def test_default_volumes_are_thirteen_of_nine_patients_and_three_sources():
-    patients = {patient_of(TWINS.get(n, n)) for n in DEFAULT_VOLUMES}
-    assert (len(DEFAULT_VOLUMES), len(patients)) == (13, 9)
-    assert {source_of(n) for n in DEFAULT_VOLUMES} == set(SOURCES)
-
-
 def test_any_number_of_mixed_volumes_holds_no_twin_without_its_original():
     for n in range(1, 14):
         names = mixed_volumes(n)
@@ -181,12 +170,11 @@ def test_any_number_of_mixed_volumes_holds_no_twin_without_its_original():
         assert len(sources) == (1 if n == 1 else 2 if n < 6 else 3)
         assert len({patient_of(TWINS.get(name, name)) for name in names}) >= min(n, 5)
     assert set(names) == set(DEFAULT_VOLUMES)
-
-
-@pytest.mark.parametrize("number", [0, 14])
-def test_more_mixed_volumes_than_there_are_are_refused(number):
-    with pytest.raises(ValueError, match=f"{number} volumes.*expected 1 to 13"):
-        mixed_volumes(number)
+    assert len({patient_of(TWINS.get(name, name)) for name in names}) == 9
+    assert {source_of(name) for name in names} == set(SOURCES)
+    for number in (0, 14):
+        with pytest.raises(ValueError, match=f"{number} volumes.*expected 1 to 13"):
+            mixed_volumes(number)
 
 
 # ---- twins -------------------------------------------------------------------------------------
