@@ -32,19 +32,29 @@ build, run_status, sphinx_chs = load("build"), load("run_status"), load("sphinx_
 # ---- buttons -----------------------------------------------------------------------------------
 
 
+def a_root(folder: Path, *chapters: str) -> Path:
+    """A source tree of pages without numbers, which take long to fill in."""
+    for page in ("book/intro.md", *(f"{name}.ipynb" for name in chapters)):
+        (folder / page).parent.mkdir(parents=True, exist_ok=True)
+        (folder / page).write_text("# A page")
+    toc = {"format": "jb-book", "root": "book/intro", "chapters": [{"file": name} for name in chapters]}
+    (folder / "_toc.yml").write_text(yaml.safe_dump(toc))
+    shutil.copy(ROOT / "_config.yml", folder)
+    return folder
+
+
 def test_a_repository_switches_the_buttons_on_and_none_leaves_them_out(tmp_path: Path) -> None:
-    root = tmp_path / "root"  # pages without numbers, which take long to fill in
-    (root / "book").mkdir(parents=True)
-    (root / "book/intro.md").write_text("# A page")
-    (root / "_toc.yml").write_text("format: jb-book\nroot: book/intro\n")
-    shutil.copy(ROOT / "_config.yml", root)
+    root = a_root(tmp_path / "root")
     build.stage(root, tmp_path / "without")
     config = yaml.safe_load((tmp_path / "without/_config.yml").read_text(encoding="utf-8"))
     assert "launch_buttons" not in config and "repository" not in config
-    build.stage(root, tmp_path / "with", repository="owner/name", branch="dev")
+    build.stage(root, tmp_path / "with", repository="Owner/name", branch="dev")
     config = yaml.safe_load((tmp_path / "with/_config.yml").read_text(encoding="utf-8"))
-    assert config["repository"] == {"url": "https://github.com/owner/name", "branch": "dev"}
+    assert config["repository"] == {"url": "https://github.com/Owner/name", "branch": "dev"}
     assert {"colab_url", "binderhub_url"} <= config["launch_buttons"].keys()
+    assert (
+        config["html"]["baseurl"] == "https://owner.github.io/name/"
+    )  # the preview's picture has its whole address
     for wrong in ("https://github.com/owner/name", "name", "owner/name/tree"):
         with pytest.raises(ValueError, match="expected OWNER/NAME"):
             build.stage(root, tmp_path / "wrong", repository=wrong)
@@ -78,7 +88,8 @@ def test_a_page_of_a_run_launches_the_notebook_it_was_made_from(tmp_path: Path) 
     executed.mkdir()
     for name in ("05_training", "05_training_lungs"):
         (executed / f"{name}.ipynb").write_bytes((ROOT / "notebooks/05_training.ipynb").read_bytes())
-    build.stage(ROOT, tmp_path / "staged", executed, repository="owner/name")
+    root = a_root(tmp_path / "root", "notebooks/05_training")
+    build.stage(root, tmp_path / "staged", executed, repository="owner/name")
     config = yaml.safe_load((tmp_path / "staged/_config.yml").read_text(encoding="utf-8"))["sphinx"]["config"]
     sources = config["launch_sources"]
     assert sources == {"notebooks/05_training_lungs": "notebooks/05_training"}
@@ -95,8 +106,13 @@ def test_a_page_of_a_run_launches_the_notebook_it_was_made_from(tmp_path: Path) 
 
 def filled(tmp_path: Path, executed: Path | None = None) -> dict[str, list[list[str]]]:
     """The cells of the status page's tables."""
-    build.stage(ROOT, tmp_path / "staged", executed)
-    text = (tmp_path / "staged/book/status.md").read_text(encoding="utf-8")
+    staged = tmp_path / "staged"
+    shutil.copytree(ROOT / "notebooks", staged / "notebooks", ignore=shutil.ignore_patterns(".*", "*.py"))
+    if executed:
+        shutil.copytree(executed, staged / "notebooks", dirs_exist_ok=True)
+    page = shutil.copy(ROOT / "book/status.md", staged)
+    run_status.fill_status(page, source=ROOT, staged=staged / "notebooks", executed=executed)
+    text = page.read_text(encoding="utf-8")
     assert not re.search("^%", text, flags=re.M)
     sections = re.split(r"^## (\w+)\n", text, flags=re.M)[1:]
     return {

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 from bs4 import BeautifulSoup
 from docutils.core import publish_doctree
 from PIL import Image
@@ -74,12 +73,6 @@ def test_the_address_itself_says_what_the_first_page_says(built: Path) -> None:
 def test_a_description_is_the_page_s_own_first_prose(text: str, expected: str) -> None:
     assert sphinx_chs.description_of(publish_doctree(text)) == expected
     assert sphinx_chs.description_of(None) == sphinx_chs.SITE
-
-
-def test_where_the_book_s_address_is_known_the_picture_has_its_whole_one(tmp_path: Path) -> None:
-    build.stage(ROOT, tmp_path / "staged", repository="Owner/name")
-    config = yaml.safe_load((tmp_path / "staged/_config.yml").read_text("utf-8"))
-    assert config["html"]["baseurl"] == "https://owner.github.io/name/"
 
 
 def test_the_picture_is_small_and_the_one_that_its_script_draws(tmp_path: Path) -> None:
