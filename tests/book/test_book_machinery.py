@@ -110,7 +110,7 @@ def filled(tmp_path: Path, executed: Path | None = None) -> dict[str, list[list[
     shutil.copytree(ROOT / "notebooks", staged / "notebooks", ignore=shutil.ignore_patterns(".*", "*.py"))
     if executed:
         shutil.copytree(executed, staged / "notebooks", dirs_exist_ok=True)
-    page = shutil.copy(ROOT / "book/status.md", staged)
+    page = Path(shutil.copy(ROOT / "book/status.md", staged))
     run_status.fill_status(page, source=ROOT, staged=staged / "notebooks", executed=executed)
     text = page.read_text(encoding="utf-8")
     assert not re.search("^%", text, flags=re.M)
