@@ -1,6 +1,7 @@
 """One notebook run by papermill in a process that ends with its parent, and a run trained by one process at a time."""
 
 import fcntl
+import json
 import logging
 import os
 import sys
@@ -40,7 +41,7 @@ def say(text: str) -> None:
 
 
 def execute(notebook: Path, out: Path, log: Path, name: str, given: dict[str, str]) -> None:
-    """Run a notebook with papermill, in this process."""
+    """Run a notebook with papermill, in this process; what its page shows of the values given is folded, and relative."""
     import papermill  # a second
 
     os.environ.update(KERNEL)
@@ -56,12 +57,29 @@ def execute(notebook: Path, out: Path, log: Path, name: str, given: dict[str, st
         os.dup2(file.fileno(), 2)  # what the kernel itself has to say goes there, too
         try:
             papermill.execute_notebook(
-                notebook, out, parameters=given, cwd=ROOT / "notebooks", kernel_name="python3",
+                notebook, out, parameters=_relative(given), cwd=ROOT / "notebooks", kernel_name="python3",
                 log_output=True, progress_bar=False,
             )  # fmt: skip
+            _fold_injected(out)
         finally:
             os.dup2(terminal, 2)
             os.close(terminal)
+
+
+def _relative(given: dict[str, str]) -> dict[str, str]:
+    """The values with paths as seen from the notebooks' folder, where their kernel runs."""
+    return {k: os.path.relpath(v, ROOT / "notebooks") if os.path.isabs(v) else v for k, v in given.items()}
+
+
+def _fold_injected(out: Path) -> None:
+    """Fold the cell that papermill puts in as the notebook's own parameters are folded."""
+    notebook = json.loads(out.read_text(encoding="utf-8"))
+    for cell in notebook["cells"]:
+        if "injected-parameters" in cell["metadata"].get("tags", []):
+            words = "Parameters of this run"
+            cell["metadata"]["tags"].append("hide-input")
+            cell["metadata"]["mystnb"] = {"code_prompt_hide": words, "code_prompt_show": words}
+    out.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def end_with_parent() -> None:

@@ -36,7 +36,7 @@ def infection_inside(store: SliceStore, split: Split, lungs: np.ndarray) -> dict
 def describe_data(store: SliceStore, split: Split) -> dict[str, Any]:
     """Whose slices they are, how they were prepared, and how they were split."""
     people = persons(store.table)  # a copy of a scan is its original's patient
-    healthy: np.ndarray = ~store.infection.any((1, 2))
+    healthy = ~np.asarray(store.infection.any((1, 2)))
 
     def part(rows: np.ndarray) -> dict[str, Any]:
         return {

@@ -17,6 +17,7 @@ from replication.training.state import State, run_state
 ROOT = Path(__file__).resolve().parents[2]
 # workflow/ is no package; its jobs run as scripts.
 sys.path.insert(0, str(ROOT / "workflow"))
+import execution  # noqa: E402
 import steps  # noqa: E402
 
 CASCADE = ("table2-lungs", "table2-infection")
@@ -300,6 +301,26 @@ def test_parameters_of_a_notebook_are_those_that_it_declares() -> None:
         "results",
         "runs",
     }
+
+
+def test_a_page_folds_the_values_it_was_given_and_names_no_folder_of_this_machine(tmp_path: Path) -> None:
+    cell = {"cell_type": "code", "id": "a", "execution_count": None, "outputs": [], "source": "slices = ''",
+            "metadata": {"tags": ["parameters"]}}  # fmt: skip
+    check = {**cell, "id": "b", "metadata": {}, "source": "import os\nassert os.path.exists(slices), slices"}
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    page, out = tmp_path / "page.ipynb", tmp_path / "out/page.ipynb"
+    page.write_text(
+        json.dumps({"cells": [cell, check], "metadata": kernel, "nbformat": 4, "nbformat_minor": 5})
+    )
+    execution.execute(page, out, tmp_path / "log", "page", {"slices": str(ROOT / "book")})
+    injected = next(
+        c
+        for c in json.loads(out.read_text())["cells"]
+        if "injected-parameters" in c["metadata"].get("tags", [])
+    )
+    assert (
+        'slices = "../book"' in "".join(injected["source"]) and "hide-input" in injected["metadata"]["tags"]
+    )
 
 
 def test_the_profiles_keep_what_resuming_needs() -> None:
