@@ -7,7 +7,7 @@ from typing import Any
 def add_to(groups: Any) -> None:
     """Add `records` and its command."""
     records = groups.add_parser("records", help="judge records of runs that come from elsewhere")
-    commands = records.add_subparsers(dest="step", required=True, metavar="STEP")
+    commands = records.add_subparsers(dest="step", metavar="STEP")
     check = commands.add_parser("check", help="whether a record counts: what it says, its data, its commit")
     check.add_argument("files", nargs="+", metavar="FILE", help="the records")
     check.add_argument("--predictions", help="masks.npz of the run, of one record: recount its scores")

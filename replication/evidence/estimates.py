@@ -116,7 +116,7 @@ class Ours:
         """By network of Tables 2-5, its records under either protocol; networks that have both."""
         found = {
             label: {protocol: self.best(run, protocol=protocol)[1] for protocol in PROTOCOLS}
-            for run, label in table_networks(target).items()
+            for run, label in table_networks(target, own=True).items()
         }
         return {label: groups for label, groups in found.items() if all(groups.values())}
 

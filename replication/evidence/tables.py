@@ -11,6 +11,7 @@ from replication.data.slices.splits import FOLDS
 from replication.evidence.budgets import ANSWERING
 from replication.evidence.estimates import COLUMNS, Ours
 from replication.evidence.ledger import NOT_RUN, ledger_of, paper_numbers
+from replication.evidence.own_rows import own_rows
 from replication.training.evaluation import BOUNDARY, CONFIDENCE, OVERLAP, TOLERANCES
 from replication.training.grid import RUNS, Run
 from replication.training.profiles import PROFILES
@@ -78,6 +79,7 @@ def table(
         cells = pd.concat([count, cells]).set_index("metric")
         labels = {"Mode": row, "Segmentation": segmentation}
         rows += [labels | line for line in _rows(cells, heads, dry=dry)]
+    rows += own_rows(ours, heads, whose=DRY_RUN if dry else "ours") if number == 3 else []
     index = {2: ["Segmentation"], 3: ["Mode"], 4: ["Mode"], 5: ["Mode", "Segmentation"]}[number]
     frame = pd.DataFrame(rows).set_index([*index, "of"])[[*heads, "verdict", "records"]]
     return frame.rename_axis(["Model", "of"]) if number == 3 else frame

@@ -14,7 +14,7 @@ A peer's file is imported when it is first built.
 """
 
 import inspect
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
 
@@ -29,7 +29,7 @@ NARROW = (8, 12, 18, 27, 40)  # the smoke profile's widths
 
 @dataclass(frozen=True)
 class Peer:
-    """A row of Table 3.
+    """A row of Table 3, or a network of one's own beside it (`OWN`), which has a label and a location.
 
     Attributes:
         label: as printed there.
@@ -43,11 +43,11 @@ class Peer:
 
     label: str
     location: str
-    paper: str
-    upstream: int
-    source: str
-    reason: str
-    narrow: dict[str, Any]
+    paper: str = ""
+    upstream: int = 0
+    source: str = ""
+    reason: str = ""
+    narrow: dict[str, Any] = field(default_factory=dict)
 
     @property
     def network_class(self) -> type[nn.Module]:
@@ -110,11 +110,16 @@ PEERS: dict[str, Peer] = {
 }
 
 
+# Networks of one's own: a file in this folder and a line here each, `"mine": Peer(label="Mine", location="mine:Mine")`.
+# They train under both protocols as `own-<key>` and stand below the paper's rows (book/own_network.md).
+OWN: dict[str, Peer] = {}
+
+
 def build_peer(name: str, **changes: Any) -> nn.Module:
     """A peer, untrained, with any argument of its class changed.
 
     Args:
-        name: a key of `PEERS`.
+        name: a key of `PEERS` or `OWN`.
         changes: e.g. ``**PEERS[name].narrow``.
 
     Raises:
@@ -124,9 +129,11 @@ def build_peer(name: str, **changes: Any) -> nn.Module:
         >>> build_peer("unet", widths=(8, 12, 18, 27, 40))(torch.zeros(1, 1, 32, 32)).shape
         torch.Size([1, 1, 32, 32])
     """
-    if name not in PEERS:
-        raise ValueError(f"Unknown peer {name!r}; expected one of {', '.join(PEERS)} (Table 3).")
-    network = PEERS[name].network_class
+    if name not in PEERS | OWN:
+        raise ValueError(
+            f"Unknown peer {name!r}; expected one of {', '.join(PEERS | OWN)} (Table 3, and one's own)."
+        )
+    network = (PEERS | OWN)[name].network_class
     known = inspect.signature(network).parameters
     if unknown := [key for key in changes if key not in known]:
         raise ValueError(

@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 
 from chslib.network import DOUBLING
 from replication.data.slices.splits import FOLDS
+from replication.peers import OWN
 from replication.training.profiles import TARGETS, Profile
 
 SEEDS = (0, 1, 2)
@@ -155,6 +156,7 @@ ROWS = (
     _direct("beyond", "beyond-raiunet", "RAIU-Net, beyond the paper's recipe", "full", recipe="beyond"),
     _direct("beyond", "beyond-context", "U-Net with neighbouring slices", "bu", recipe="context"),
     _direct("beyond", "beyond-healed", "MiniSeg with healed slices", "miniseg", recipe="healed"),
+    *(_direct("own", f"own-{key}", f"{peer.label}, not in the paper", key) for key, peer in OWN.items()),
 )  # fmt: skip
 
 # Suffix of a run's name -> its split and seed.
@@ -175,15 +177,15 @@ def run_name(row: Row, target: str, suffix: str = "") -> str:
     return _name(own, target, suffix)
 
 
-def table_networks(target: str) -> dict[str, str]:
-    """What the rows of Tables 2-5 with a stage of this target are called, by the run of it.
+def table_networks(target: str, *, own: bool = False) -> dict[str, str]:
+    """What the rows of Tables 2-5 with a stage of this target are called, by the run of it; with `own`, one's own too.
 
     A run that several rows share is named once, by the first. The name says whether the network
     reads whole slices (direct) or the lungs that another one found (two stages).
     """
     named: dict[str, str] = {}
     for row in ROWS:
-        if row.table.startswith("Table") and target in row.stages:
+        if (row.table.startswith("Table") or own and row.table == "own") and target in row.stages:
             how = "" if row.key == "table2" else ", two stages" if row.first else ", direct"
             short = row.label.split(" [")[0].split(" (")[-1].rstrip(")")
             named.setdefault(run_name(row, target), short + how)
@@ -261,7 +263,7 @@ def campaign(scope: str = "all") -> list[str]:
     slice0, folds = [""], [s for s in SETTINGS if "patient" in s]
     seeds = [s for s in SETTINGS if "seed" in s]
     headline = [r for r in ROWS if r.key == "table2"]
-    tables = [r for r in ROWS if r.table in ("Table 4", "Table 5", "Table 3") and not r.same_as]
+    tables = [r for r in ROWS if r.table in ("Table 4", "Table 5", "Table 3", "own") and not r.same_as]
     tables.sort(key=lambda r: (r.table == "Table 3", r.table))
     alternatives = [r for r in ROWS if r.key.startswith("alt-")]
     beyond = [r for r in ROWS if r.recipe]

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from chslib.network import ARMS, build_network, count_parameters
-from replication.peers import PEERS, build_peer
+from replication.peers import OWN, PEERS, build_peer
 from replication.training.grid import Run, run_settings
 from replication.training.profiles import Profile
 from replication.training.recipe import RECIPES, context_of
@@ -24,7 +24,9 @@ def make_network(run: Run, profile: Profile) -> nn.Module:
             changes["in_channels"] = 1 + 2 * context
         network = build_network(run.arm, **changes)
     else:
-        network = build_peer(run.arm, **((PEERS[run.arm].narrow if profile.widths else {}) | run.network))
+        network = build_peer(
+            run.arm, **(((PEERS | OWN)[run.arm].narrow if profile.widths else {}) | run.network)
+        )
     return network.to(memory_format=torch.channels_last)
 
 
