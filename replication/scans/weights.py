@@ -56,7 +56,7 @@ class Stage:
 
     @property
     def without_infection(self) -> int | None:
-        """How many of them show no infection; None: not known."""
+        """How many of them show no infection, or None where that is not known."""
         told = self.sidecar.get("trained_on")
         return told["without_infection"] if told else without_infection(self.sidecar["record"])
 
