@@ -78,7 +78,7 @@ def _origin(told: dict[str, Any]) -> Origin:
     published = bool(sources) and set(sources) <= set(NAMED)
     scans, terms = "scans of one's own, which were given no name", "terms not stated"
     if volumes and drawn == len(volumes):
-        scans, terms = f"{drawn} drawn volumes (chs-net data phantom)", "no patient's data"
+        scans, terms = f"{drawn} drawn volume{'s' * (drawn != 1)} (chs-net data phantom)", "no patient's data"
     elif published and all("drawn" in volume for volume in volumes.values()):
         scans = "volumes under the names of " + " and ".join(dict.fromkeys(NAMED[s] for s in sources))
         terms = RESEARCH
