@@ -37,7 +37,11 @@ def _list(options: argparse.Namespace) -> None:
         config, test = stage.config, stage.sidecar["record"]["test"]
         what = "cascade" if stage.sidecar["first_stage"] else f"{config['target']} alone"
         people = stage.sidecar.get("tested_on", {}).get("people", len(test.get("patients", {})))
-        whom = "random slices" if config["protocol"] == "slice" else f"{people} patients apart"
+        whom = (
+            "random slices"
+            if config["protocol"] == "slice"
+            else f"{people} patient{'s' * (people != 1)} apart"
+        )
         print(
             f"{str(name):40} {what:15} {stage.size}x{stage.size}  Dice {stage.dsc:.3f} of {config['target']} on "
             f"{whom}, {stage.origin.preparation}"
