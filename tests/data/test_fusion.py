@@ -201,7 +201,10 @@ def test_an_oblong_plane_is_padded_not_stretched(tmp_path):
 
 def test_minmax_clahe_keeps_infected_slices_of_the_middle(volumes, tmp_path):
     told = fuse(volumes, tmp_path, size=SIZE, preparation="minmax-clahe", progress=False, published=True)
-    assert {v["intensity"] for v in told["volumes"].values()} == {"min-max of each slice, CLAHE"}
+    assert {v["intensity"] for v in told["volumes"].values()} == {
+        "HU of [-1024, 2000], CLAHE",
+        "grey of [0, 255], CLAHE",
+    }
     for volume in told["volumes"].values():
         assert volume["slices_out"] <= volume["counts"]["middle_60_with_infection"]
     rows = rows_of(tmp_path)

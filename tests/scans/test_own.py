@@ -132,7 +132,7 @@ def test_what_is_in_doubt_is_said_on_the_terminal_and_strict_refuses_it(drawn, t
     raw = np.clip(drawn.hu.astype(int) + 1024, 0, 4095).astype(np.uint16)
     folder = lay(tmp_path / "in", drawn, ct=raw)
     assert main(["data", "fuse", str(folder), str(tmp_path / "out"), "--size", "48", "--quiet"]) == 0
-    assert "warning: scan: values of 0" in capsys.readouterr().err
+    assert "warning: scan: values of" in capsys.readouterr().err
     assert (
         main(["data", "fuse", str(folder), str(tmp_path / "no"), "--size", "48", "--quiet", "--strict"]) == 1
     )

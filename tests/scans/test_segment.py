@@ -100,10 +100,10 @@ def test_padding_makes_a_square_in_millimetres_and_is_taken_off_again(shape, spa
     (top, bottom), (left, right) = prepare.padding(shape, spacing)
     high, wide = (rows + top + bottom) * spacing[0], (columns + left + right) * spacing[1]
     assert abs(high - wide) <= max(spacing) and abs(top - bottom) <= 1 and abs(left - right) <= 1
-    hu = np.full((columns, rows, 2), -1000, np.int16)
+    hu = np.full((columns, rows, 2), -1024, np.int16)
     hu[4:-4, 5:-5] = 40
     scan = Scan(put(hu, np.diag([-spacing[1], spacing[0], 5, 1])))
-    seen = prepare.prepared(scan, size=256, origin=ORIGIN)[:, 0] > 100
+    seen = prepare.prepared(scan, size=256, origin=ORIGIN)[:, 0] > 50
     back = prepare.restored(seen.astype(np.uint8), scan)
     assert back.shape == hu.shape and (back == (hu > 0)).mean() > 0.97
 
@@ -268,8 +268,7 @@ def test_a_slice_with_next_to_no_lung_has_none_and_the_second_network_does_not_s
     seen: list[int] = []
     network = cascade_of(eyes.lungs.network, Counting(eyes.infection.network, seen))
     hu = drawn.hu.copy()
-    hu[:, :, :5] = 40
-    hu[0, 0, :5] = -1000
+    hu[:, :, :5] += 3000
     found = segment(Scan(put(hu, drawn.affine)), network, cleaning=only(slices=True))
     assert not found.lungs[:, :, :5].any() and not found.infection[:, :, :5].any()
     assert sum(seen) == int(found.lungs.any((0, 1)).sum())

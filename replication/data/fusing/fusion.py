@@ -27,6 +27,7 @@ from tqdm import tqdm
 from replication.data.fusing.preparation import PREPARATIONS, slices_of
 from replication.data.fusing.volume_folders import alone, as_json, find_volumes, is_drawn, read_json
 from replication.data.names import PARTS, source_of
+from replication.data.reading.intensity import BRIGHTEST, DARKEST, GREY
 from replication.data.reading.own import SOURCE, Own, find_scans, patient_of
 from replication.files import write_whole
 
@@ -65,7 +66,9 @@ def fuse(
             by nearest neighbour.
             `minmax-clahe`: the recipe of the prepared real slices: slices from 20 % to 80 % of
             the volume that hold infection, cubic resize, per-slice min-max, CLAHE (clip limit
-            7, 8x8 tiles); masks cubic, threshold 0.25. It does not use `window`.
+            7, 8x8 tiles); masks cubic, threshold 0.25. It does not use `window`. The ends of the
+            stretch are the same for every slice (register row 70), not each slice's own as in that
+            recipe; a store that was begun with its slices' own goes on with them.
         workers: processes; volumes are shared out between them.
         progress: show a bar on stderr, over the planes where only one volume is left to do.
         published: the volumes are those of the paper's sources, or phantoms, under any of the names that
@@ -95,6 +98,11 @@ def fuse(
         "revision": REVISION, **({} if published else {"own": (own or Own()).settings()}),
         **({"all_slices": True} if all_slices and preparation == "minmax-clahe" else {}),
     }  # fmt: skip
+    if preparation == "minmax-clahe":
+        settings["ends"] = {"hounsfield": [DARKEST, BRIGHTEST], "grey": list(GREY)}
+        before = read_json(Path(store) / ".fusion" / "settings.json")
+        if before is not None and "ends" not in before:  # begun when each slice had its own: it keeps them
+            del settings["ends"]
     found = find_volumes(volumes) if published else find_scans(volumes)
     whose = {} if published else {
         name: patient_of(name, paths["ct"], volumes, settings["own"]["patients"]) for name, paths in found.items()

@@ -19,6 +19,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from replication.data.names import PARTS, patient_of, source_of
+from replication.data.reading.intensity import BRIGHTEST, DARKEST, GREY, OUTLIERS, Intensity
 from replication.data.reading.nifti import Volume
 from replication.data.reading.orientation import LOOKED_AT, Turn, orient
 from replication.data.reading.own import SOURCE, open_parts, orient_own
@@ -27,6 +28,7 @@ from replication.files import write_whole
 LABELS = {"lung": 2, "infection": 3}  # the highest; lung: left and right
 PREPARATIONS = ("window", "minmax-clahe")
 EFFUSION = 3
+SPIKE = 0.1  # of what lies between the ends (302 HU): one pixel that stands out so far is no anatomy (row 70)
 MIDDLE = (0.2, 0.8)  # of the volume's slices: the recipe of the prepared real slices
 
 
@@ -80,25 +82,33 @@ def slices_of(
         "volume": name, "rows": rows, "dropped": dict(sorted(dropped.items())), "slices_in": depth,
         "counts": {key: int(np.sum(kept)) for key, kept in counts.items()},
         "effusion_voxels": int(seen["effusion"].sum()), "already_windowed": seen["windowed"],
-        "intensity": "min-max of each slice, CLAHE" if recipe else "0..255 as stored"
+        "intensity": _recipe(seen["windowed"], settings) if recipe else "0..255 as stored"
         if seen["windowed"] else "HU window [{:g}, {:g}]".format(*settings["window"]),
         "orientation": orientation, "notes": [note for v in volumes.values() for note in v.notes],
     }  # fmt: skip
 
 
+def _recipe(grey: bool, settings: dict[str, Any]) -> str:
+    if "ends" not in settings:
+        return "min-max of each slice, CLAHE"
+    return "{} of [{:g}, {:g}], CLAHE".format(*(("grey", *GREY) if grey else ("HU", DARKEST, BRIGHTEST)))
+
+
 def _survey(volumes: dict[str, Volume], window: tuple[float, float], bar: tqdm) -> dict[str, Any]:
     """The first pass: what every plane holds, and that every file can be read to its end.
 
-    `lung`, `infection` and `effusion` count voxels; `windowed` says that the CT is within 0..255;
+    `lung`, `infection` and `effusion` count voxels; `windowed` says that the CT is within 0..255, a few voxels aside;
     `black` marks planes of one value, and planes that are dark: nothing in them is denser than the
     middle of the window (-500 HU, or 127 of 255), so there is air, at most lung, and no body.
     """
     depth = volumes["ct"].shape[2]
     seen: dict[str, Any] = {key: np.zeros(depth, np.int64) for key in ("lung", "infection", "effusion")}
     low, high = np.zeros((2, depth))
+    outside = 0
     for k in range(depth):
         plane = volumes["ct"].plane(k)
         low[k], high[k] = plane.min(), plane.max()
+        outside += np.count_nonzero((plane < GREY[0]) | (plane > GREY[1]))
         seen["lung"][k] = np.count_nonzero(volumes["lung"].mask(k, labels=LABELS["lung"]))
         labels = volumes["infection"].mask(k, labels=LABELS["infection"])
         seen["effusion"][k] = np.count_nonzero(labels == EFFUSION)
@@ -106,7 +116,7 @@ def _survey(volumes: dict[str, Volume], window: tuple[float, float], bar: tqdm) 
         bar.update()
     for volume in volumes.values():
         volume.finish()
-    seen["windowed"] = bool(low.min() >= 0 and high.max() <= 255)
+    seen["windowed"] = bool(outside <= OUTLIERS * np.prod(volumes["ct"].shape))
     seen["black"] = (low == high) | (high <= (127 if seen["windowed"] else np.mean(window)))
     return seen
 
@@ -129,6 +139,7 @@ def _write_all(
     recipe = settings["preparation"] == "minmax-clahe"
     chooses = recipe and not settings.get("all_slices")
     shown = (0.0, 255.0) if seen["windowed"] else settings["window"]
+    unit = Intensity("grey" if seen["windowed"] else "hounsfield")
     shrink = _cubic_mask if recipe else _nearest_mask
     rows, dropped = [], {}
     for k in range(depth):
@@ -152,7 +163,12 @@ def _write_all(
             dropped[reason] = dropped.get(reason, 0) + 1
             continue
         picture = turn.picture(volumes["ct"].plane(k))
-        grey = minmax_clahe(picture, size=size) if recipe else windowed(picture, size=size, window=shown)
+        if not recipe:
+            grey = windowed(picture, size=size, window=shown)
+        elif "ends" in settings:
+            grey = minmax_clahe(unit.apply(picture), size=size, ends=unit.ends)
+        else:  # a store that was begun before slices had ends in common
+            grey = minmax_clahe(picture, size=size)
         rows.append(write_slice(store, name, index, (grey, *masks), patient=settings.get("patient")))
     return sorted(rows, key=lambda row: row["slice_index"]), dropped
 
@@ -177,15 +193,36 @@ def windowed(
     return np.rint(np.clip(np.asarray(grey), 0, 255)).astype(np.uint8)
 
 
-def minmax_clahe(picture: NDArray, *, size: int) -> NDArray[np.uint8]:
-    """The recipe of the prepared real slices: cubic resize, min-max, CLAHE (limit 7, 8x8 tiles)."""
+def minmax_clahe(
+    picture: NDArray, *, size: int, ends: tuple[float, float] | None = None
+) -> NDArray[np.uint8]:
+    """The recipe of the prepared real slices: cubic resize, stretch to 0..255, CLAHE (limit 7, 8x8 tiles).
+
+    Args:
+        ends: what is black and white, the same for every slice (register row 70). None: the slice's own
+            darkest and brightest pixel, as the recipe has it; one voxel of metal then darkens all others.
+    """
     import cv2  # only this recipe needs OpenCV
 
+    if ends:
+        picture = without_spikes(np.clip(picture, *ends), most=SPIKE * (ends[1] - ends[0]))
     # Beyond +-1e6 there is no intensity, and float32 would lose what lies between.
     grey = _cubic(np.clip(picture, -1e6, 1e6), size)
-    spread = max(float(grey.max() - grey.min()), 1e-6)  # a flat slice stays flat
-    grey = ((grey - grey.min()) / spread * 255).astype(np.uint8)
+    low, high = ends or (grey.min(), grey.max())
+    spread = max(float(high - low), 1e-6)  # a flat slice stays flat
+    grey = (np.clip((grey - low) / spread, 0, 1) * 255).astype(np.uint8)
     return cv2.createCLAHE(clipLimit=7.0, tileGridSize=(8, 8)).apply(grey)
+
+
+def without_spikes(picture: NDArray, *, most: float) -> NDArray[np.float32]:
+    """(H, W) in which no pixel lies outside the range of its eight neighbours by more than `most`; it is put at its end."""
+    import cv2
+
+    picture = np.ascontiguousarray(picture, np.float32)
+    around = np.ones((3, 3), np.uint8)
+    around[1, 1] = 0
+    low, high = cv2.erode(picture, around), cv2.dilate(picture, around)
+    return np.where(picture > high + most, high, np.where(picture < low - most, low, picture))
 
 
 def _cubic(picture: NDArray, size: int) -> NDArray[np.float32]:

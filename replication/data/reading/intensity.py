@@ -1,10 +1,15 @@
-"""What the numbers of a CT mean: Hounsfield units, recognised by where air and soft tissue lie.
+"""What the numbers of a CT mean: Hounsfield units, recognised by where air and soft tissue lie, with two ends.
 
 The paper gives no intensity window (register row 16), and a header does not say whether its numbers
 are Hounsfield units. Air, with the lungs, lies at -1100 to -700 HU, soft tissue at -150 to 150; between
 them is little. Shifted by an intercept that was left out, both are found there and not here.
+
+A scan may hold a few voxels of any value: metal, an integer that wrapped, padding, an infinity. None of them
+decides anything here: the unit is that of the other voxels, and slices are stretched between two fixed ends
+(register row 70), never between a slice's own darkest and brightest voxel.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +17,13 @@ from numpy.typing import NDArray
 
 AIR, SOFT = (-1100, -700), (-150, 150)  # HU
 LEAST_AIR, LEAST_SOFT = 0.02, 0.08  # share of a chest's voxels
-DARKEST = -1024.0  # below it is padding: scanners write -2000 or -3024 outside their circle
+DARKEST, BRIGHTEST = -1024.0, 2000.0  # HU: below is padding, above is metal (row 70)
+GREY = (0.0, 255.0)  # the ends of a scan that was windowed before
+BEYOND = 30710.0  # HU: the end of CT's extended scale. Above are wrapped integers and padding: taken as air
+OUTLIERS = 0.002  # share of the voxels at either end that do not decide what the numbers are
+CONSTANT = 0.03  # share of the voxels: one value above bone that so many hold is padding
+BONE = 300.0  # HU
+FEW, ALIKE = 32, 0.85  # a label map: so few values, or so large a share of voxels equal to their neighbour
 OFFSETS = {"hounsfield": 0.0, "offset": 1024.0}
 KINDS = ("auto", "hounsfield", "offset", "grey")
 
@@ -23,76 +34,137 @@ class Intensity:
 
     Attributes:
         kind: `hounsfield`, `offset` (1024 is taken off), or `grey` (windowed before, 0..255).
+        scale: factor of the stored numbers.
+        padding: the number, in HU, that is none but marks what was not scanned; NaN: there is none.
         notes: what was odd.
     """
 
     kind: str
     scale: float = 1.0
+    padding: float = np.nan
     notes: tuple[str, ...] = ()
 
     @property
     def windowed(self) -> bool:
         return self.kind == "grey"
 
+    @property
+    def ends(self) -> tuple[float, float]:
+        """What is black and what is white: HU, or grey."""
+        return GREY if self.windowed else (DARKEST, BRIGHTEST)
+
     def apply(self, plane: NDArray) -> NDArray[np.float32]:
-        """Any plane of stored numbers -> HU of at least -1024, or grey 0..255; NaN becomes air."""
-        plane = np.asarray(plane, np.float32)
-        low = 0.0 if self.windowed else DARKEST
-        plane = plane * np.float32(self.scale) - np.float32(OFFSETS.get(self.kind, 0.0))
-        return np.nan_to_num(np.maximum(plane, low), nan=low, posinf=1e4, neginf=low)
+        """Any plane of stored numbers -> HU or grey within `ends`; what is no number of a scanner becomes air."""
+        plane = self._unbounded(plane)
+        low, high = self.ends
+        return np.where(self._none(plane), np.float32(low), np.clip(plane, low, high))
+
+    def clipped(self, planes: Iterable[NDArray]) -> list[str]:
+        """What `apply` changes in all planes of a scan, in words, with the share of the voxels."""
+        low, high = self.ends
+        total = none = bright = dark = 0
+        darkest, brightest = low, high
+        for plane in planes:
+            plane = self._unbounded(plane)
+            wrong = self._none(plane)
+            plane = plane[~wrong]
+            total, none = total + wrong.size, none + int(wrong.sum())
+            bright, dark = bright + int((plane > high).sum()), dark + int((plane < min(low, AIR[0])).sum())
+            if plane.size:
+                darkest, brightest = min(darkest, float(plane.min())), max(brightest, float(plane.max()))
+        said = (
+            (
+                none,
+                f"NaN, infinite, padding or beyond {BEYOND:,.0f} HU, which no scanner measures: taken as air",
+            ),
+            (dark, f"below {min(low, AIR[0]):g}, down to {darkest:g}: padding, taken as air"),
+            (bright, f"above {high:g}, up to {brightest:g}: metal or noise, taken as {high:g}"),
+        )
+        return [f"{n} of {total} voxels ({n / total:.2g} of all) {what}" for n, what in said if n]
+
+    def _unbounded(self, plane: NDArray) -> NDArray[np.float32]:
+        with np.errstate(all="ignore"):  # a number beyond float32 becomes infinite, and that is seen
+            plane = np.asarray(plane, np.float32)
+            return plane * np.float32(self.scale) - np.float32(OFFSETS.get(self.kind, 0.0))
+
+    def _none(self, plane: NDArray[np.float32]) -> NDArray[np.bool_]:
+        return ~np.isfinite(plane) | (plane > BEYOND) | (plane == self.padding)
 
 
-def recognise(sample: NDArray, *, told: str = "auto") -> Intensity:
+def recognise(sample: NDArray, *, told: str = "auto", beside: NDArray | None = None) -> Intensity:
     """What some voxels of a chest CT, stored numbers, show.
 
     Args:
         sample: any shape, spread over the whole volume.
         told: `auto`, or the kind where somebody knows it.
+        beside: the neighbour of each voxel of the sample, by which a map of many labels is known.
 
     Raises:
-        ValueError: all one value, mostly not finite, or neither Hounsfield units, nor these without
-            their offset, nor grey; the message says what was found, and the option that decides.
+        ValueError: all one value, mostly not finite, a label map, or neither Hounsfield units, nor these
+            without their offset, nor grey; the message says what was found, and the option that decides.
     """
     if told not in KINDS:
         raise ValueError(f"intensity {told!r}: expected one of {', '.join(KINDS)}")
-    sample = np.asarray(sample, np.float32).ravel()
+    with np.errstate(all="ignore"):
+        sample = np.asarray(sample, np.float32).ravel()
     finite = sample[np.isfinite(sample)]
-    notes = []
     if len(finite) < len(sample) / 2 or not len(finite):
         raise ValueError(
             f"{len(sample) - len(finite)} of {len(sample)} sampled voxels are NaN or infinite; no CT"
         )
-    if len(finite) < len(sample):
-        notes.append(f"{1 - len(finite) / len(sample):.1%} of the voxels are NaN or infinite: taken as air")
-    low, high = float(finite.min()), float(finite.max())
-    if low == high:
-        raise ValueError(f"every sampled voxel is {low:g}; no CT")
+    if finite.min() == finite.max():
+        raise ValueError(f"every sampled voxel is {finite[0]:g}; no CT")
+    low, high = np.quantile(finite, (OUTLIERS, 1 - OUTLIERS), method="nearest").tolist()
+    shares = {kind: _shares(finite - offset) for kind, offset in OFFSETS.items()}
+    fitting = [k for k, (air, soft) in shares.items() if air >= LEAST_AIR and soft >= LEAST_SOFT]
+    if told == "auto" and fitting != ["hounsfield"]:
+        _refuse_labels(sample, beside, high=high)
     if told == "grey" or told == "auto" and 0 <= low and high <= 255:
         unit = high <= 1
-        notes.append(
-            f"values of {low:g} to {high:g}: windowed before, not Hounsfield units"
-            + (", scaled by 255" if unit else "")
-        )
-        return Intensity("grey", 255.0 if unit else 1.0, tuple(notes))
-    shares = {kind: _shares(finite - offset) for kind, offset in OFFSETS.items()}
-    kind = told
-    if told == "auto":
-        fitting = [k for k, (air, soft) in shares.items() if air >= LEAST_AIR and soft >= LEAST_SOFT]
-        if len(fitting) != 1:
-            raise ValueError(_neither(finite, shares))
-        kind = fitting[0]
+        note = f"values of {low:g} to {high:g}: windowed before, not Hounsfield units"
+        return Intensity("grey", 255.0 if unit else 1.0, notes=(note + ", scaled by 255" * unit,))
+    if told == "auto" and len(fitting) != 1:
+        raise ValueError(_neither(finite, shares))
+    kind = fitting[0] if told == "auto" else told
+    notes = ()
     if kind == "offset":
-        notes.append(
-            f"values of {low:g} to {high:g}: Hounsfield units whose offset was left out, 1024 is taken off"
+        notes = (
+            f"values of {low:g} to {high:g}: Hounsfield units whose offset was left out, 1024 is taken off",
         )
-    elif (padding := float((finite < DARKEST - 76).mean())) > 0:
-        notes.append(f"{padding:.1%} of the voxels below -1100 HU, down to {low:g}: padding, taken as air")
-    return Intensity(kind, 1.0, tuple(notes))
+    return Intensity(kind, padding=_padding(finite - OFFSETS[kind]), notes=notes)
+
+
+def _refuse_labels(sample: NDArray, beside: NDArray | None, *, high: float) -> None:
+    """A CT has noise: hundreds of values, and neighbours that differ.
+
+    Raises:
+        ValueError: two values, few, or whole numbers in patches.
+    """
+    values, counts = np.unique(sample[np.isfinite(sample)], return_counts=True)
+    most = np.sort(counts)[::-1].cumsum()
+    needed = int(np.searchsorted(most, (1 - OUTLIERS) * most[-1])) + 1  # values that nearly all voxels hold
+    patches = 0.0
+    if beside is not None and values[0] >= 0 and high <= 255 and np.array_equal(values, np.rint(values)):
+        inside = (sample != values[counts.argmax()]) & (sample < high)
+        patches = float((sample == beside.ravel())[inside].mean()) if inside.any() else 1.0
+    if needed <= FEW or patches >= ALIKE:
+        shown = ", ".join(f"{v:g}" for v in values[np.argsort(-counts)[: min(needed, 6)]])
+        raise ValueError(
+            f"a label map or mask, no CT: {needed} value{'s' * (needed > 1)} ({shown}{', ...' * (needed > 6)}) fill it, where a CT has "
+            "noise. Give the scan that it was drawn on; if these numbers are a CT: --intensity hounsfield, offset or grey"
+        )
+
+
+def _padding(hounsfield: NDArray) -> float:
+    """The one value above bone that too many voxels hold to be metal; NaN: none."""
+    values, counts = np.unique(hounsfield[hounsfield > BONE], return_counts=True)
+    most = int(counts.argmax()) if len(counts) else 0
+    return float(values[most]) if len(counts) and counts[most] > CONSTANT * len(hounsfield) else np.nan
 
 
 def _shares(hounsfield: NDArray) -> tuple[float, float]:
-    """Shares of air (what is darker, padding, aside) and of soft tissue."""
-    body = hounsfield[hounsfield >= AIR[0]]
+    """Shares of air and of soft tissue, padding and what is no body's aside."""
+    body = hounsfield[(hounsfield >= AIR[0]) & (hounsfield <= BRIGHTEST)]
     if len(body) < len(hounsfield) / 10:
         return 0.0, 0.0
     return tuple(float(((body >= a) & (body <= b)).mean()) for a, b in (AIR, SOFT))

@@ -70,11 +70,13 @@ class Scan:
         self.intensity: Intensity | None = None
         if intensity is not None:
             step = max(self._voxels.size // SAMPLED, 1)
+            flat = self._voxels.reshape(-1, order="A")
             try:
-                self.intensity = recognise(self._voxels.reshape(-1, order="A")[::step], told=intensity)
+                self.intensity = recognise(flat[:-1:step], told=intensity, beside=flat[1::step])
             except ValueError as error:
                 raise ValueError(f"{self.path}: {error}") from error
             (self.doubts if self.intensity.kind == "offset" else self.notes).extend(self.intensity.notes)
+            self.notes += self.intensity.clipped(self._turned[:, :, k] for k in range(self.shape[2]))
 
     # ---- as `nifti.Volume` -------------------------------------------------------------------
     @property
@@ -201,7 +203,8 @@ def _in_memory(volume: Volume) -> NDArray:
         plane = volume.plane(k, finite=False)
         if voxels.dtype == np.int16 and not _fits(plane):
             voxels = voxels.astype(np.float32, order="F")
-        voxels[:, :, k] = plane
+        with np.errstate(over="ignore"):  # beyond float32: infinite, which `Intensity` tells
+            voxels[:, :, k] = plane
     return voxels
 
 
