@@ -23,6 +23,7 @@ A page has, between double braces, one of
                              on new patients, and of how many folds
     sealed PROFILE/RUN [VOLUME]
                              Dice coefficient of committed weights on the three sealed volumes, or on one of them
+    verdict ID, at ID        of a line, too: the verdict, and the size and epochs at which it was reached
     line ID                  a row's cells: paper, ours, new (and of how many folds, if not of all), where
                              the verdict was reached, the verdict
     implied ID               the Jaccard index that goes with the paper's Dice coefficient
@@ -47,7 +48,7 @@ from first_figure import RADIOLOGISTS, figure
 
 PLACE = re.compile(r"\{\{ ([^{}]+) \}\}")
 NOT_RUN = "not run"
-LEDGER = ("paper", "ours", "seeds", "new", "folds", "implied", "line")
+LEDGER = ("paper", "ours", "seeds", "new", "folds", "implied", "line", "at", "verdict")
 FOLDS = 5  # of the patient protocol, replication.data.slices.splits.FOLDS
 COUNTS = {1: "one", 0: "no", 2: "two", 3: "three"}
 
@@ -245,6 +246,10 @@ class Numbers:
             return " | ".join(
                 [*cells, line["at"].replace("x", "×").replace("-", "–") or "—", line["verdict"]]
             )
+        if what == "at":
+            return line["at"].replace("x", "×").replace("-", "–") or "full size"
+        if what == "verdict":
+            return line["verdict"]
         if what == "folds":
             return counted(line["folds"], "fold")
         if what == "seeds":

@@ -85,6 +85,12 @@ def flat_or_not(courses: pd.DataFrame) -> list[str]:
     return told
 
 
+def _other_budget(line: dict[str, str]) -> str:
+    """The profile of the new patients' records, where random slices are answered by another."""
+    profile = line["patient records"].rpartition("(")[2].rstrip(")")
+    return f", by the profile {profile}" if profile != line["profile"] else ""
+
+
 def conclusions(ours: Ours, lines: pd.DataFrame) -> list[str]:
     """The verdict on the headline, on the components, and on a new patient, a sentence or two each.
 
@@ -100,7 +106,7 @@ def conclusions(ours: Ours, lines: pd.DataFrame) -> list[str]:
         new = (
             ""
             if not line["folds"]
-            else f" and {line['new patients']} on new patients ({line['folds']} of {FOLDS} folds)"
+            else f" and {line['new patients']} on new patients ({line['folds']} of {FOLDS} folds{_other_budget(line)})"
         )
         at = f", at {line['at']}" if line["at"] else ""
         found.append(

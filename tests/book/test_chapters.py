@@ -84,8 +84,7 @@ def test_what_the_chapters_judge_still_holds() -> None:
         ("13", "Of the Dice coefficients most come out above"): (dice == "above the paper").mean() > 0.5,
         ("13", "few rows have more than one seed"): (scores["n"] > 1).mean() < 0.5,
         ("14", "several times as much infection as ours"): (tp + fn) / implied.sum() > 3 * share,
-        ("06", "The lungs replicate; the infection does not, within our budget."):
-            (new["lungs"]["verdict"], new["infection"]["verdict"]) == ("above the paper", "below the paper"),
+        ("06", "The lungs replicate."): new["lungs"]["verdict"] in ("reproduced", "above the paper"),
         ("06", "Both score less on new patients."):
             all(float(n["new patients"].split()[0]) < float(n["ours"].split()[0]) for n in new.values()),
     }  # fmt: skip

@@ -241,7 +241,6 @@ def test_what_the_sentences_judge_still_holds(numbers, scores, copied) -> None:
         "**The paper’s test cannot tell learning from remembering.**": copied["slice"] > cascade and copied["patient"] < 0.2,
         "The paper’s protocol cannot tell learning from remembering": copied["slice"] > cascade and copied["patient"] < 0.2,
         "The lungs do: ": verdict["t2-lungs-dsc"] in ("reproduced", "above the paper"),
-        "The infection has not so far": verdict["t2-infection-dsc"] == "below the paper",
         "At full size every compared network scores above what the paper prints": all(
             float(numbers.lines[f"t3-{key}-dsc"]["ours"].split()[0]) > float(numbers.lines[f"t3-{key}-dsc"]["paper"])
             for key in ("unet", "unetpp", "attention-unet", "infnet", "miniseg")),
@@ -259,7 +258,6 @@ def test_what_the_sentences_judge_still_holds(numbers, scores, copied) -> None:
         "**Beyond the paper’s recipe the gain depends on the network.**":
             scores["beyond-miniseg-patient-fold0"]["dsc"] > scores["table3-miniseg-patient-fold0"]["dsc"],
         "**The lungs come out better than printed.**": float(numbers.lines["t2-lungs-dsc"]["ours"].split()[0]) > 0.96,
-        "**The infection does not replicate within our budget.**": verdict["t2-infection-dsc"] == "below the paper",
         "**The compared networks come out better than printed, too.**": all(
             float(numbers.lines[f"t3-{key}-dsc"]["ours"].split()[0]) > float(numbers.lines[f"t3-{key}-dsc"]["paper"])
             for key in ("unet", "unetpp", "attention-unet", "infnet", "miniseg")
@@ -270,7 +268,7 @@ def test_what_the_sentences_judge_still_holds(numbers, scores, copied) -> None:
             full_new, small_new, *(np.mean(of) for of in new.values())) < 0.75,
         "has more on two folds of five": sum(
             float(numbers.value(f"dsc paper/table4-bu-patient-fold{k}")) > 0.75 for k in range(5)) == 2,
-        "more than our cascade at 128×128": copied["slice"] > cascade,
+        "more than our cascade after five epochs at 128×128": copied["slice"] > cascade,
         "stays with the training loss": overfit["slice"] < 1.2,
         "on new patients it stays well above": overfit["patient"] > 1.5,
         "**The gains of the ablations do not replicate.**": max(np.ptp(rows) for rows in ablations) <= 0.1,
@@ -297,8 +295,7 @@ def test_what_the_sentences_judge_still_holds(numbers, scores, copied) -> None:
         "More epochs raised the score of the paper’s protocol": longer["cpu-long"]["slice"] > 0.03,
         "and not that of a new patient": longer["cpu-long"]["patient"] <= 0,
         "raise both": min(longer["cpu-256"].values()) > 0,
-        "the lungs better than there, the infection less well": scores["table2-lungs"]["dsc"] > 0.96
-            and cascade < 0.88,
+        "the lungs better than there": scores["table2-lungs"]["dsc"] > 0.96,
         "The large gains of Tables 4 and 5 do not show": max(np.ptp(rows) for rows in ablations) <= 0.1,
         "Networks that stand together on random slices part on new patients":
             abs(cascade - scores["table3-miniseg"]["dsc"]) < 0.05 and apart > 0.2,
