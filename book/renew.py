@@ -1,7 +1,7 @@
 """Bring what is committed up to date with the records: python book/renew.py [NOTEBOOK ...]
 
-Runs each notebook that reads the records from top to bottom, in its place, or those that are named, and draws the picture
-that links show. A notebook that fails keeps what it had.
+Runs each notebook that reads the records from top to bottom, in its place, or those that are named, and makes anew
+the first screen of the README and the picture that links show. A notebook that fails keeps what it had.
 """
 
 import argparse
@@ -52,7 +52,8 @@ def main(arguments: list[str] | None = None) -> int:
         renew(path)
         print(path.name, flush=True)
     if not chosen:
-        subprocess.run([sys.executable, ROOT / "book" / "preview.py"], check=True)
+        for script in ("readme.py", "preview.py"):
+            subprocess.run([sys.executable, ROOT / "book" / script], check=True)
     return 0
 
 
