@@ -116,6 +116,7 @@ def test_a_step_under_autocast_stays_close_to_single_precision(arm):
     assert all(torch.isfinite(p.grad).all() for p in net.parameters())
 
 
+@pytest.mark.slow
 def test_the_network_is_captured_whole_by_torch_compile():
     torch.manual_seed(0)
     net, x = RAIUNet(widths=(4, 6, 9)).eval(), torch.rand(1, 1, 64, 64)
@@ -124,6 +125,7 @@ def test_the_network_is_captured_whole_by_torch_compile():
     torch.testing.assert_close(compiled(x), net(x), atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_compiled_graph_takes_the_spectral_operators_as_they_are():
     net, x = RAIUNet(widths=(4, 6, 9)).eval(), torch.rand(1, 1, 32, 32)
     net(x)  # makes them
