@@ -24,7 +24,9 @@ from replication.data.reading.orientation import Turn, judge
 from replication.data.reading.scan import Scan
 
 SOURCE = "own"  # in `slices.csv`
-SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+SAFE = re.compile(
+    r"\w[\w .,+()-]*"
+)  # letters of any script; nothing that a path or a pattern of paths means otherwise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +95,7 @@ def find_scans(volumes: str | os.PathLike) -> dict[str, dict[str, Path]]:
         name = "-".join([*where.parts, own])
         if not SAFE.fullmatch(name) or name in found:
             raise ValueError(
-                f"{scan}: {'the name ' + name + ' comes twice' if name in found else 'a name of letters, digits and ._+- is expected'}; rename it"
+                f"{scan}: {'the name ' + name + ' comes twice' if name in found else 'a name of letters, digits, blanks and .,_+-() is expected'}; rename it"
             )
         found[name] = {"ct": scan}
         for part in ("lung", "infection"):
