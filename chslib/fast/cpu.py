@@ -37,7 +37,10 @@ def conv1x1_of_parts(parts: list[Tensor], weight: Tensor, bias: Tensor | None = 
         weight: (out, sum of C_i, 1, 1).
     """
     weights = torch.split(weight, [part.shape[1] for part in parts], dim=1)
-    matrices = [matrix for part in parts if (matrix := _rows(part)) is not None]
+    rows = [
+        _rows(part) for part in parts
+    ]  # by itself: torch cannot compile a name that is bound within a list
+    matrices = [matrix for matrix in rows if matrix is not None]
     if len(matrices) < len(parts):
         maps = [F.conv2d(part, w, b) for part, w, b in zip(parts, weights, [bias] + [None] * len(parts))]
         return sum(maps[1:], start=maps[0])
