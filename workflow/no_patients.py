@@ -13,7 +13,12 @@ from pathlib import Path
 OWN_PICTURES = ("book/_static/preview.png",)
 OWN_NOTEBOOKS = "notebooks"
 PICTURES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"II*\0", b"MM\0*", b"RIFF")
-ARRAYS = {b"\x93NUMPY": "a numpy array", b"PK\x03\x04": "an archive", b"NRRD": "an NRRD volume"}
+ARRAYS = {
+    b"\x93NUMPY": "a numpy array",
+    b"PK\x03\x04": "an archive",
+    b"NRRD": "an NRRD volume",
+    b"ObjectType": "a MetaImage",
+}
 
 
 def kind_of(path: Path) -> str | None:

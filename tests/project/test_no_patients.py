@@ -48,6 +48,7 @@ FILES = {
     "NIfTI": nifti(nib.Nifti1Image, "a.nii"), "NIfTI, packed": nifti(nib.Nifti1Image, "a.nii.gz"),
     "NIfTI, version 2": nifti(nib.Nifti2Image, "a.nii"), "DICOM file": lambda path: dicom(path, preamble=True),
     "DICOM file, bare": lambda path: dicom(path, preamble=False), "array": lambda path: np.save(path.open("wb"), VOXELS),
+    "MetaImage": lambda path: path.write_bytes(b"ObjectType = Image\nNDims = 3\n"),
     "archive": lambda path: np.savez(path.open("wb"), VOXELS),
     "picture": lambda path: Image.new("L", (4, 4)).save(path, "PNG"),
     "picture, packed": lambda path: Image.new("L", (4, 4)).save(path, "JPEG"),
