@@ -113,7 +113,8 @@ def _train(
 
 def _export(name: str, folder: Path, where: dict[str, str]) -> str:
     try:
-        return export_run(Path(where["runs"], where["profile"], name), folder, replace=True).name
+        trained = Path(where["runs"], where["profile"], name)
+        return export_run(trained, folder, results=where["results"], replace=True).name
     except ValueError as error:  # a network that load_pretrained could not build
         return f"{name} not exported ({error})"
 
