@@ -95,6 +95,9 @@ def test_a_file_can_be_read_in_one_sitting(path: Path) -> None:
     for node in ast.walk(tree):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             told = node.body[0].end_lineno - node.body[0].lineno + 1 if ast.get_docstring(node) else 0
+            if any(getattr(d, "id", "") in ("property", "cached_property") for d in node.decorator_list):
+                first = (ast.get_docstring(node) or "").split("\n")[0]
+                assert ": " not in first, f"{node.name}: the book takes what stands before a colon for a type"
             code = node.end_lineno - node.lineno + 1 - told  # what its docstring says is no code
             assert code <= LONGEST_FUNCTION, f"{node.name} is longer than a page"
 

@@ -50,7 +50,7 @@ class Intensity:
 
     @property
     def ends(self) -> tuple[float, float]:
-        """What is black and what is white: HU, or grey."""
+        """What is black and what is white, in HU or grey."""
         return GREY if self.windowed else (DARKEST, BRIGHTEST)
 
     def apply(self, plane: NDArray) -> NDArray[np.float32]:
