@@ -72,18 +72,13 @@ def check_grey(network: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         ValueError: values outside 0..1, where they may be read (`may_look`).
     """
     x = inputs[0]
-    if network.training or not isinstance(x, Tensor) or not x.is_floating_point() or not x.numel():
-        return  # to be trained further, on whatever; or `check_input` will say
-    if not may_look(x, training=False):
+    # To be trained further, on whatever; or `check_input` will say what is wrong.
+    known = isinstance(x, Tensor) and x.is_floating_point() and x.numel()
+    if network.training or not known or not may_look(x, training=False):
         return
     low, high = (float(value) for value in x.detach().aminmax())
     if low < -0.01 or high > 1.01:
-        cure = (
-            "x / 255 for slices of 0 to 255"
-            if low >= 0
-            else "`chs-net segment` for a scan in Hounsfield units"
-        )
+        cure = "x / 255" if low >= 0 else "`chs-net segment` for a scan in Hounsfield units"
         raise ValueError(
-            f"Got intensities from {low:g} to {high:g}; these weights were trained on grey values from 0 to 1, prepared "
-            f"as their sidecar says: {cure}."
+            f"Got intensities from {low:g} to {high:g}; these weights were trained on grey values from 0 to 1: {cure}."
         )

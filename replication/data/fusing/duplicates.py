@@ -185,7 +185,7 @@ class _Volume:
 
     @cached_property
     def fine(self) -> NDArray[np.float16]:
-        """Half precision: kept for a whole set of volumes."""
+        """In half precision, as it is kept for a whole set of volumes."""
         return local_contrast(self.grey.astype(np.float32), inner=0.7, outer=3.0).astype(np.float16)
 
     def _small(self, side: int) -> Pictures:
