@@ -16,6 +16,7 @@ MISTAKES: dict[str, tuple[Callable, str]] = {
     "a mask of 0 and 255": (lambda: segmentation_loss(SLICE, MASK * 255), r"values 0 to 255; .*0 and 1, e\.g\. \(mask > 0\)"),
     "one as bytes": (lambda: segmentation_loss(SLICE, (MASK * 255).byte()), r"values 0 to 255"),
     "one of -1 and 1": (lambda: segmentation_loss(SLICE, MASK * 2 - 1), r"values -1 to 1"),
+    "a mask without its channel axis": (lambda: segmentation_loss(SLICE, MASK[0]), r"\(1, 1, 32, 32\).*\(1, 32, 32\).*unsqueeze\(1\)"),
     "a mask of numpy": (lambda: segmentation_loss(SLICE, MASK.numpy()), r"numpy\.ndarray; .*torch\.from_numpy"),
     "a slice of numpy": (lambda: TINY(SLICE.numpy()), r"numpy\.ndarray; .*torch\.from_numpy"),
     "bytes": (lambda: TINY((SLICE * 255).byte()), r"uint8; expected floating point, e\.g\. x\.float\(\) / 255"),
