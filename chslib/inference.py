@@ -78,6 +78,8 @@ Progress = Callable[[range], Iterable[int]]  # what shows how far it is, such as
 
 
 def _batches(volume: np.ndarray, size: int, progress: Progress | None) -> Iterator[tuple[slice, np.ndarray]]:
+    if size < 1:
+        raise ValueError(f"batch_size={size}; expected at least 1.")
     starts = range(0, len(volume), size)
     for start in progress(starts) if progress else starts:
         part = slice(start, start + size)
@@ -157,8 +159,6 @@ def segment_volume(
         )
     if network.training:
         raise ValueError("Got a network in training mode; expected network.eval() before it segments.")
-    if batch_size < 1:
-        raise ValueError(f"batch_size={batch_size}; expected at least 1.")
     device = next(network.parameters()).device
     result = Segmentation(*(np.zeros(volume.shape, np.uint8) for _ in range(2)))
     of_nothing: Tensor | None = None  # the second network's answer to an empty contour map

@@ -12,9 +12,12 @@ from replication.scans.steps import STEPS, Cleaning
 def add_to(groups: Any) -> None:
     """Add the command."""
     segment = groups.add_parser("segment", help="find lungs and infection in a scan of your own")
-    segment.add_argument("input", metavar="INPUT", help="NIfTI file, DICOM folder, or folder of such")
+    segment.add_argument(
+        "input", metavar="INPUT", help="NIfTI file, DICOM folder or multi-frame file, or folder of such"
+    )
     segment.add_argument(
         "output",
+        nargs="?",
         metavar="OUTPUT",
         help="folder to write lungs.nii.gz, infection.nii.gz, report.json and preview.png into",
     )
@@ -26,7 +29,20 @@ def add_to(groups: Any) -> None:
         "--intensity", choices=("auto", "hounsfield", "offset", "grey"), default="auto",
         help="what its numbers are (default: recognised)",
     )  # fmt: skip
-    segment.add_argument("--series", help="number or UID of a DICOM series, where a folder holds several")
+    segment.add_argument(
+        "--series",
+        help="DICOM series or phase, where a folder holds several: number, UID, or as the error names it",
+    )
+    segment.add_argument(
+        "--dicom-seg",
+        action="store_true",
+        help="write segmentation.dcm too, for a PACS or viewer; of a DICOM scan",
+    )
+    segment.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="list what would be read, and as what; read no voxels and no weights",
+    )
     segment.add_argument(
         "--without", nargs="+", choices=STEPS, default=[], metavar="STEP",
         help=f"leave out a step behind the networks: {', '.join(STEPS)}",
@@ -39,21 +55,44 @@ def add_to(groups: Any) -> None:
     segment.set_defaults(run_command=_segment)
 
 
-def _segment(options: argparse.Namespace) -> None:
+def _segment(options: argparse.Namespace) -> int:
+    from replication.scans.folders import look_through
+
+    reading = {"axes": options.axes, "intensity": options.intensity, "series": options.series}
+    folder = look_through(options.input, out=options.output)
+    if options.dry_run:
+        return _list(folder, reading)
+    if options.output is None:
+        raise ValueError("no OUTPUT is given: a folder to write the masks into; or --dry-run")
     from tqdm import tqdm
 
-    from replication.scans.output import scans_of, segment_all
+    from replication.scans.output import segment_all
     from replication.scans.weights import load_cascade
 
-    scans = scans_of(options.input)
     cascade = load_cascade(options.weights)
 
     def bar(step: str) -> Any:
         return None if options.quiet else lambda rows: tqdm(rows, desc=f"{step:9}", unit="batch", leave=False)
 
     segment_all(
-        scans, Path(options.output), say=lambda text: print(text, file=sys.stderr if "failed" in text else sys.stdout),
-        cascade=cascade, bar=bar, strict=options.strict, batch_size=options.batch_size,
-        cleaning=Cleaning(**dict.fromkeys(options.without, False)),
-        axes=options.axes, intensity=options.intensity, series=options.series,
+        folder, Path(options.output), say=print, warn=lambda text: print(text, file=sys.stderr), cascade=cascade,
+        bar=bar, strict=options.strict, batch_size=options.batch_size,
+        cleaning=Cleaning(**dict.fromkeys(options.without, False)), dicom_seg=options.dicom_seg, **reading,
     )  # fmt: skip
+    return 0
+
+
+def _list(folder: Any, reading: dict[str, Any]) -> int:
+    """A line for each scan and each thing left out; 1 where one would fail."""
+    from replication.scans.glance import Glance
+
+    amiss = sum(one.amiss for one in folder.left_out)
+    for path in folder.scans.values():
+        try:
+            print(Glance(path, **reading))
+        except (ValueError, OSError) as error:
+            print(f"would fail: {error}")
+            amiss += 1
+    for one in folder.left_out:
+        print(one)
+    return int(amiss > 0)

@@ -12,6 +12,9 @@ REPEATED_STUDIES = ("radiopaedia_10_85902",)  # one patient, several volumes: 20
 # The paper's two sources (Table 1), by the names of its references.
 DATASETS = {"[27] nr. 2": ("medseg",), "[28] Zenodo 3757476": ("coronacases", "radiopaedia")}
 
+# What `chs-net segment` writes for a scan; a folder that holds these is no input.
+RESULTS = ("lungs.nii.gz", "infection.nii.gz", "report.json")
+
 _FORMS = (
     (r"coronacases(?:_org)?_(\d+)", "coronacases_{}"),
     (r"radiopaedia(?:_org_covid-19-pneumonia-|_)(\d+_\d+_\d+)(?:-dcm)?", "radiopaedia_{}"),
@@ -21,7 +24,7 @@ _FORMS = (
 
 def stem(filename: str) -> str | None:
     """`1` of `1.nii.gz` or `1.nii`; None where the suffix is another."""
-    match = re.fullmatch(r"(.+?)\.nii(\.gz)?", filename)
+    match = re.fullmatch(r"(.+?)\.nii(\.gz)?", filename, re.IGNORECASE)
     return match[1] if match else None
 
 

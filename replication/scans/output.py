@@ -3,62 +3,26 @@
 import gzip
 import io
 import json
-import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
+import numpy as np
 
-from replication.data.names import stem
-from replication.data.reading.dicom import find_series, is_dicom
+from replication.data.names import RESULTS
 from replication.data.reading.scan import Scan
+from replication.scans.dicom_seg import Source
+from replication.scans.folders import Folder
+from replication.scans.place import RESERVE, is_taken, own_folder, settle
 from replication.scans.preview import preview
 from replication.scans.report import fingerprint, report
 from replication.scans.segment import Bar, segment
 from replication.scans.steps import Cleaning
 from replication.scans.weights import Cascade
 
-LUNGS, INFECTION, REPORT, PREVIEW = "lungs.nii.gz", "infection.nii.gz", "report.json", "preview.png"
-
-
-def scans_of(path: str | os.PathLike) -> dict[str, Path]:
-    """Name of each scan's results -> the scan: one file, one DICOM folder, or a folder of such. The one is called "".
-
-    Raises:
-        FileNotFoundError: nothing there, or nothing that is a scan.
-        ValueError: two scans that would write to one folder.
-    """
-    path = Path(path)
-    if path.is_file():
-        return {"": path}
-    if not path.is_dir():
-        raise FileNotFoundError(
-            f"{path}: no such file or folder; expected a NIfTI file, a DICOM folder or a folder of such"
-        )
-    below = sorted(p for p in path.iterdir() if p.name[0] != ".")
-    if any(p.is_file() and is_dicom(p) for p in below):
-        return {"": path}
-    found: dict[str, Path] = {}
-    for entry in below:
-        name = (
-            stem(entry.name)
-            if entry.is_file()
-            else entry.name
-            if entry.is_dir() and find_series(entry)[0]
-            else None
-        )
-        if name is None:
-            continue
-        if name in found:
-            raise ValueError(f"{found[name]} and {entry} would both be written to {name}/; rename one")
-        found[name] = entry
-    if not found:
-        raise FileNotFoundError(
-            f"{path}: holds no .nii or .nii.gz file and no folder with a CT series of DICOM files"
-        )
-    return found
+LUNGS, INFECTION, REPORT = RESULTS
+PREVIEW, SEG = "preview.png", "segmentation.dcm"
 
 
 def write_segmentation(
@@ -68,6 +32,7 @@ def write_segmentation(
     cascade: Cascade,
     cleaning: Cleaning,
     strict: bool = False,
+    dicom_seg: bool = False,
     batch_size: int = 4,
     bar: Bar | None = None,
     **reading: Any,
@@ -75,35 +40,41 @@ def write_segmentation(
     """Segment one scan into the folder `out`; returns its report.
 
     A folder that holds the results of the same scan, weights and steps is left as it is, and its
-    report returned. The same call gives the same bytes.
+    report returned. The same call gives the same bytes, but for a DICOM SEG, which has UIDs and a time of its own.
 
     Args:
         cascade: trained; its `weights` are part of the report.
         strict: refuse where there is any warning about how the scan lies or what its numbers are.
+        dicom_seg: write the masks as a DICOM SEG, too; needs a DICOM scan.
         reading: `axes`, `intensity`, `series`, see `Scan`.
 
     Raises:
         ValueError, FileNotFoundError: see `Scan`; `out` holds something else; warnings, if strict.
+        OSError: `out` cannot be written, or has no room; found before the networks run.
     """
-    sha256 = fingerprint(path)
+    out, sha256 = out.resolve(), fingerprint(path)
     asked = {"sha256": sha256, "weights": cascade.weights, "cleaning": cleaning.__dict__, "reading": reading}
-    if out.exists():
+    asked |= {"dicom_seg": True} if dicom_seg else {}
+    if is_taken(out):
         return _standing(out, asked)
     scan = Scan(path, **reading)
-    found = segment(scan, cascade, cleaning=cleaning, batch_size=batch_size, bar=bar)
-    told = report(scan, found, sha256=sha256, cleaning=cleaning, weights=cascade.weights) | {"asked": asked}
-    if strict and (doubts := found.doubts):
-        raise ValueError(f"{path}: refused, because warnings are errors here: {'; '.join(doubts)}")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(f".{out.name}.part")
-    shutil.rmtree(part, ignore_errors=True)  # of a call that was killed
-    part.mkdir()
-    for name, mask in ((LUNGS, found.lungs), (INFECTION, found.infection)):
-        (part / name).write_bytes(packed(scan.image(mask)))
-    ml = {of: told["found"][f"{of}_ml"] for of in ("lungs", "infection")}
-    preview(scan, found, weights=cascade.weights["name"], ml=ml).save(part / PREVIEW)
-    (part / REPORT).write_text(json.dumps(told, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    os.rename(part, out)
+    source = Source(scan) if dicom_seg else None
+    with own_folder(out, room=int(np.prod(scan.shape)) // 8 + (1 << 22)) as part:
+        found = segment(scan, cascade, cleaning=cleaning, batch_size=batch_size, bar=bar)
+        told = report(scan, found, sha256=sha256, cleaning=cleaning, weights=cascade.weights)
+        told |= {"asked": asked}
+        if strict and (doubts := found.doubts):
+            raise ValueError(f"{path}: refused, because warnings are errors here: {'; '.join(doubts)}")
+        (part / RESERVE).unlink()  # its room is for what follows
+        for name, mask in ((LUNGS, found.lungs), (INFECTION, found.infection)):
+            (part / name).write_bytes(packed(scan.image(mask)))
+        if source:
+            source.write(part / SEG, found, weights=cascade.weights["name"])
+        ml = {of: told["found"][f"{of}_ml"] for of in ("lungs", "infection")}
+        preview(scan, found, weights=cascade.weights["name"], ml=ml).save(part / PREVIEW)
+        (part / REPORT).write_text(json.dumps(told, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        if not settle(part, out, last=REPORT):
+            return _standing(out, asked)
     return told
 
 
@@ -129,15 +100,20 @@ def _standing(out: Path, asked: dict[str, Any]) -> dict[str, Any]:
 
 
 def segment_all(
-    scans: dict[str, Path], out: Path, *, say: Callable[[str], None], **how: Any
+    folder: Folder, out: Path, *, say: Callable[[str], None], warn: Callable[[str], None], **how: Any
 ) -> dict[str, dict[str, Any]]:
     """Every scan in turn; one that fails does not keep the others.
 
+    Args:
+        say, warn: take the lines about what was done, and about what was not.
+
     Raises:
-        ValueError: at the end, each that failed and why.
+        ValueError: at the end, each that failed and why, and how many things were left out.
     """
     told, failed = {}, {}
-    for name, path in scans.items():
+    for one in folder.left_out:
+        warn(str(one))
+    for name, path in folder.scans.items():
         try:
             told[name] = write_segmentation(path, out / name if name else out, **how)
             say(summary(path, told[name]))
@@ -145,11 +121,14 @@ def segment_all(
             if not name:
                 raise
             failed[name] = error
-            say(f"{path}: failed")
-    if failed:
-        lines = "\n".join(f"  {error}" for error in failed.values())
+            warn(f"{path}: failed")
+    amiss = sum(one.amiss for one in folder.left_out)
+    if failed or amiss:
+        lines = "".join(f"\n  {error}" for error in failed.values())
+        others = f"; {amiss} more were left out, see above" if amiss else ""
         raise ValueError(
-            f"{len(failed)} of {len(scans)} scans could not be segmented; the others are done:\n{lines}"
+            f"{len(failed)} of {len(folder.scans)} scans could not be segmented; the others are done{others}"
+            f"{':' if lines else ''}{lines}"
         )
     return told
 

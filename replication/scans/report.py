@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import chslib
+from replication.data.reading.kinds import files_below
 from replication.data.reading.scan import Scan
 from replication.scans.segment import Found
 from replication.scans.steps import Cleaning
@@ -17,11 +18,11 @@ NOT_CLINICAL = "Research software. Not a medical device; not for diagnosis or tr
 
 
 def fingerprint(path: Path) -> str:
-    """sha256 of a file; of a folder, over its files' own, in the order of their contents."""
+    """sha256 of a file; of a folder, over its files' own, in the order of their contents; results in it aside."""
     if path.is_file():
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    own = sorted(fingerprint(p) for p in path.rglob("*") if p.is_file() and p.name[0] != ".")
+    own = sorted(fingerprint(p) for p in files_below(path))
     return hashlib.sha256("".join(own).encode()).hexdigest()
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from chslib.inference import folded, segment_volume
+from chslib.inference import folded, predict_masks, segment_volume
 from chslib.network import ARMS, CHSNet, RAIUNet, build_network
 
 NARROW = (4, 6, 9, 13, 20)
@@ -104,6 +104,10 @@ def test_no_batch_is_larger_than_asked_for():
         (lambda: segment_volume(cascade(), np.zeros((2, 32, 32), np.int16)), "int16.*uint8 or floating"),
         (lambda: segment_volume(cascade().train(), np.zeros((2, 32, 32), np.uint8)), "training mode"),
         (lambda: segment_volume(cascade(), np.zeros((2, 32, 32), np.uint8), batch_size=0), "at least 1"),
+        (
+            lambda: predict_masks(cascade().lungs, np.zeros((2, 1, 32, 32), np.uint8), batch_size=-1),
+            "at least 1",
+        ),
         (lambda: segment_volume(cascade(), np.zeros((2, 30, 32), np.uint8)), "30x32.*divide by 16"),
     ],
 )

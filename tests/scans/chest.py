@@ -35,10 +35,8 @@ def stored(array: np.ndarray, affine: np.ndarray, axes: str) -> nib.Nifti1Image:
     return nib.Nifti1Image(np.asanyarray(turned.dataobj), turned.affine)
 
 
-def write_dicom(
-    folder: Path, hu: np.ndarray, affine: np.ndarray, *, axes: str = "LPS", **tags: object
-) -> Path:
-    """An axial series, one file a slice, named so that their order tells nothing. Tags overwrite those of every file."""
+def dicom_slices(hu: np.ndarray, affine: np.ndarray, *, axes: str = "LPS", **tags: object) -> list:
+    """An axial series, feet first or as the axes have it. Tags overwrite those of every slice; None takes one away."""
     import pydicom
     from pydicom.dataset import FileMetaDataset
     from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
@@ -47,15 +45,14 @@ def write_dicom(
     voxels, ras = np.asanyarray(image.dataobj), image.affine
     lps = np.diag([-1, -1, 1, 1]) @ ras
     spacing = nib.affines.voxel_sizes(ras)
-    folder.mkdir(parents=True)
-    series, study = generate_uid(entropy_srcs=[str(folder)]), generate_uid(entropy_srcs=["study"])
+    series, study = generate_uid(), generate_uid(entropy_srcs=["study"])
+    slices = []
     for k in range(voxels.shape[2]):
         one = pydicom.Dataset()
         one.file_meta = FileMetaDataset()
         one.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
         one.file_meta.MediaStorageSOPClassUID = one.SOPClassUID = CTImageStorage
-        one.SOPInstanceUID = generate_uid(entropy_srcs=[str(folder), str(k)])
-        one.file_meta.MediaStorageSOPInstanceUID = one.SOPInstanceUID
+        one.file_meta.MediaStorageSOPInstanceUID = one.SOPInstanceUID = generate_uid()
         one.SeriesInstanceUID, one.StudyInstanceUID = series, study
         one.FrameOfReferenceUID = study
         one.Modality, one.ImageType, one.SeriesNumber = "CT", ["ORIGINAL", "PRIMARY", "AXIAL"], 2
@@ -77,8 +74,23 @@ def write_dicom(
                 delattr(one, tag)
             else:
                 setattr(one, tag, value)
-        one.save_as(folder / f"{(k * 7) % 31:02d}_{k}.dcm", enforce_file_format=True)
+        slices.append(one)
+    return slices
+
+
+def put_dicom(folder: Path, slices: list, **how: object) -> Path:
+    """One file a slice, named so that their order tells nothing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for k, one in enumerate(slices):
+        one.save_as(folder / f"{(k * 7) % 31:02d}_{k}.dcm", **({"enforce_file_format": True} | how))
     return folder
+
+
+def write_dicom(
+    folder: Path, hu: np.ndarray, affine: np.ndarray, *, axes: str = "LPS", **tags: object
+) -> Path:
+    """A series of `dicom_slices` in a folder."""
+    return put_dicom(folder, dicom_slices(hu, affine, axes=axes, **tags))
 
 
 class Dark(nn.Module):

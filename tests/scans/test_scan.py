@@ -6,7 +6,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from chest import DEPTH, EVERY_WAY, stored, write_dicom
+from chest import EVERY_WAY, stored
 
 from replication.data.reading.intensity import recognise
 from replication.data.reading.scan import Scan
@@ -156,69 +156,6 @@ def test_who_knows_the_unit_can_say_it(drawn, put):
     assert Scan(path, intensity="hounsfield").intensity.kind == "hounsfield"
     with pytest.raises(ValueError, match="intensity 'kelvin'"):
         recognise(drawn.hu, told="kelvin")
-
-
-# ---- DICOM -------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("axes", [a for a in EVERY_WAY if a[2] in "SI"])
-def test_a_dicom_series_is_the_same_scan_however_its_planes_run(axes, drawn, tmp_path):
-    scan = Scan(write_dicom(tmp_path / "series", drawn.hu, drawn.affine, axes=axes))
-    assert not scan.doubts and not scan.notes
-    assert np.array_equal(voxels(scan), np.maximum(drawn.hu, -1024))
-    assert np.allclose(scan.affine, drawn.affine, atol=1e-3)
-
-
-def test_localisers_reports_and_damaged_files_are_left_out_and_counted(drawn, tmp_path):
-    folder = write_dicom(tmp_path / "study" / "2", drawn.hu, drawn.affine).parent
-    write_dicom(
-        folder / "scout", drawn.hu[:, :, :2], drawn.affine, ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"]
-    )
-    write_dicom(folder / "dose", drawn.hu[:, :, :1], drawn.affine, Modality="SR")
-    (folder / "readme.txt").write_text("hello")
-    (folder / "broken.dcm").write_bytes(bytes(128) + b"DICM" + b"\x08\x00\xff\xff\xff")
-    scan = Scan(folder)
-    assert scan.shape[2] == DEPTH
-    told = " ".join(scan.notes)
-    assert "2 files left out: localisers" in told and "modality SR" in told and "no DICOM" in told
-
-
-def test_of_several_series_one_is_asked_for(drawn, tmp_path):
-    write_dicom(tmp_path / "study" / "a", drawn.hu, drawn.affine)
-    write_dicom(
-        tmp_path / "study" / "b", drawn.hu[:, :, :5], drawn.affine, SeriesNumber=7, SeriesDescription="thick"
-    )
-    with pytest.raises(
-        ValueError, match=r"2 CT series; name one by --series.*\n.*number 2.*\n.*number 7 \(thick, 5"
-    ):
-        Scan(tmp_path / "study")
-    assert Scan(tmp_path / "study", series="7").shape[2] == 5
-    with pytest.raises(ValueError, match="0 series are called '9'"):
-        Scan(tmp_path / "study", series="9")
-    with pytest.raises(ValueError, match="no CT series of 3 slices"):
-        (tmp_path / "empty").mkdir()
-        Scan(tmp_path / "empty")
-
-
-@pytest.mark.parametrize("fault", ["missing", "twice", "tilted"])
-def test_a_series_that_is_no_volume_is_refused_with_the_cure(fault, drawn, tmp_path):
-    import pydicom
-
-    folder = write_dicom(tmp_path / "series", drawn.hu, drawn.affine)
-    files = sorted(folder.iterdir(), key=lambda p: int(p.stem.split("_")[1]))
-    if fault == "missing":
-        files[5].unlink()
-    if fault == "twice":
-        again = pydicom.dcmread(files[5])
-        again.ImagePositionPatient = pydicom.dcmread(files[6]).ImagePositionPatient
-        again.save_as(files[5])
-    if fault == "tilted":
-        for k, path in enumerate(files):
-            one = pydicom.dcmread(path)
-            one.ImagePositionPatient[1] += 3 * k
-            one.save_as(path)
-    with pytest.raises(ValueError, match=r"series number 2 .* is no volume.*even distances.*dcm2niix"):
-        Scan(folder)
 
 
 # ---- the small CT, where it is present ---------------------------------------------------------

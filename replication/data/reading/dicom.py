@@ -1,147 +1,158 @@
-"""A folder of DICOM files -> one CT series as a NIfTI image in memory.
+"""One CT series -> its planes in Hounsfield units, and where they lie. pydicom reads headers and pixels.
 
-pydicom reads the files, highdicom sorts and checks the slices and gives the geometry. What is left
-to do here is to choose: which series of a folder is the scan. Localisers, dose reports and whatever
-is no CT are left out; of what remains one must stand alone, or be named.
+`series` finds which files belong together, `stack` how they lie. Hounsfield units are stored numbers, rescaled; how a
+viewer would show them (MONOCHROME1, a window) does not touch them.
 """
 
 import os
-from collections import defaultdict
-from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
+from numpy.typing import NDArray
 
-FEWEST = 3  # slices of a series that can be a scan
-# What tells which series a file belongs to, and whether it is a CT slice.
-TELLING = [
-    "SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "Modality", "ImageType", "PatientID", "StudyInstanceUID",
-    "NumberOfFrames",
-]  # fmt: skip
+from replication.data.reading.series import FEWEST, choose, series_in
+from replication.data.reading.slices import Slice, group_items, slices_of
+from replication.data.reading.stack import TOLD, TOLERANCE, fit
 
 
-@dataclass
-class Series:
-    """One series of a folder: its files in no order, and what names it."""
+class Dicom:
+    """One CT series of a folder, or of one multi-frame file. Planes are read when they are asked for.
 
-    uid: str
-    number: str
-    description: str
-    patient: str
-    files: list[Path] = field(default_factory=list)
+    Attributes:
+        path: the folder or file.
+        series: the one that was chosen.
+        slices: in the order of the planes.
+        header: a NIfTI header that says where the planes lie.
+        affine: (4, 4), RAS, mm.
+        shape: (columns, rows, slices).
+        notes: what was left out, and how far the slices lie from the even stack that was fitted to them.
+    """
 
-    def __str__(self) -> str:
-        return f"number {self.number} ({self.description or 'no description'}, {len(self.files)} slices, {self.uid})"
+    def __init__(self, path: str | os.PathLike, *, series: str | None = None) -> None:
+        """Read the headers.
 
+        Args:
+            series: which, as `Series.name`, number or UID; None: the only one.
 
-def is_dicom(path: Path) -> bool:
-    """Whether a file begins as DICOM files do."""
-    try:
-        with open(path, "rb") as file:
-            return file.read(132)[128:] == b"DICM"
-    except OSError:
-        return False
-
-
-def find_series(folder: str | os.PathLike) -> tuple[list[Series], list[str]]:
-    """The CT series below a folder that can be scans, by number, and notes on what was left out."""
-    import pydicom
-
-    found: dict[str, Series] = {}
-    left_out: defaultdict[str, int] = defaultdict(int)
-    for path in sorted(p for p in Path(folder).rglob("*") if p.is_file() and p.name[0] != "."):
-        if not is_dicom(path):
-            left_out["no DICOM"] += path.name != "DICOMDIR"
-            continue
+        Raises:
+            ValueError: no series, several and none named, or slices that form no even stack; with the
+                one reason that holds, and its cure.
+        """
+        self.path = Path(path)
+        found, self.notes = series_in(self.path, same=_same)
+        if self.path.is_file() and sum(len(one.slices) for one in found) < FEWEST:
+            raise ValueError(self._alone())
+        self.series = choose(found, self.path, series, self.notes)
+        self.notes += self.series.notes
         try:
-            head = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=TELLING)
-            reason, series = _of(head)
-        except Exception as error:  # pydicom's parsers raise many kinds on damaged files
-            left_out[f"not readable ({type(error).__name__})"] += 1
-            continue
-        if reason:
-            left_out[reason] += 1
-            continue
-        found.setdefault(series.uid, series).files.append(path)
-    for uid in [uid for uid, series in found.items() if len(series.files) < FEWEST]:
-        left_out[f"of series with fewer than {FEWEST} slices"] += len(found.pop(uid).files)
-    notes = [f"{n} files left out: {why}" for why, n in sorted(left_out.items()) if n]
-    return sorted(found.values(), key=lambda s: (s.number.zfill(8), s.uid)), notes
-
-
-def _of(head: Any) -> tuple[str, Series]:
-    kinds = [str(kind).upper() for kind in head.get("ImageType") or []]
-    series = Series(
-        uid=str(head.get("SeriesInstanceUID", "")), number=str(head.get("SeriesNumber", "") or ""),
-        description=str(head.get("SeriesDescription", "") or ""), patient=str(head.get("PatientID", "") or ""),
-    )  # fmt: skip
-    if str(head.get("Modality", "")) != "CT":
-        return f"modality {head.get('Modality') or 'not given'}", series
-    if "LOCALIZER" in kinds or "SCOUT" in kinds:
-        return "localisers", series
-    if not series.uid:
-        return "without a series", series
-    return ("multi-frame CT" if int(head.get("NumberOfFrames") or 1) > 1 else ""), series
-
-
-def choose(series: list[Series], folder: Path, wanted: str | None, notes: list[str]) -> Series:
-    """The series that is asked for, or the only one.
-
-    Raises:
-        ValueError: none, no such one, or several; the message lists them.
-    """
-    listed = "\n".join(f"  {one}" for one in series)
-    if not series:
-        raise ValueError(f"{folder}: no CT series of {FEWEST} slices or more ({'; '.join(notes) or 'empty'})")
-    if wanted is not None:
-        chosen = [one for one in series if wanted in (one.uid, one.number)]
-        if len(chosen) != 1:
-            raise ValueError(
-                f"{folder}: {len(chosen)} series are called {wanted!r}; expected a number or UID of\n{listed}"
+            stack = fit(self.series.slices)
+        except ValueError as error:
+            raise ValueError(f"{self.path}: series {self.series} is no volume: {error}") from error
+        if stack.deviation > TOLD:
+            self.notes.append(
+                f"slices lie up to {stack.deviation:.2g} mm off the even stack that was fitted to them (at most "
+                f"{TOLERANCE} mm is allowed)"
             )
-        return chosen[0]
-    if len(series) > 1:
-        raise ValueError(
-            f"{folder}: {len(series)} CT series; name one by --series NUMBER or UID, or take the others out:\n{listed}"
-        )
-    return series[0]
+        self.slices, self.affine, self.shape = stack.slices, stack.affine, stack.shape
+        image = nib.Nifti1Image(np.broadcast_to(np.int16(0), self.shape), self.affine)
+        image.header.set_xyzt_units("mm")
+        self.header = image.header
+        self._unscaled: set[int] = set()
+
+    def plane(self, k: int, *, finite: bool = False) -> NDArray:
+        """Plane k, (columns, rows), in Hounsfield units by the slice's rescale tags; `finite` as of `nifti.Volume`.
+
+        Raises:
+            ValueError: its pixels cannot be decoded; names the file.
+        """
+        one = self.slices[k]
+        try:
+            pixels, sources = _decoded(one)
+            if pixels.shape != one.shape:
+                raise ValueError(f"pixels of shape {pixels.shape}, where its header says {one.shape}")
+            slope, intercept = (_number(sources, name) for name in ("RescaleSlope", "RescaleIntercept"))
+        except Exception as error:  # of pydicom and the decoders: all name the trouble, none the file
+            lacks = "plugin" in str(error) or "dependencies" in str(error)
+            raise ValueError(
+                f"{one.path}: its pixels cannot be decoded ({type(error).__name__}: {error}); "
+                + (
+                    "pip install pylibjpeg[all]"
+                    if lacks
+                    else "the file is damaged or cut short, export it again"
+                )
+            ) from error
+        if intercept is None:
+            self._unscaled.add(k)
+        if slope in (None, 1) and intercept in (None, 0):
+            return pixels.T
+        return pixels.T * np.float64(1 if slope is None else slope) + (intercept or 0)
+
+    def finish(self) -> None:
+        """After a pass over all planes: note what showed only there."""
+        if self._unscaled:
+            self.notes.append(f"{len(self._unscaled)} slices without a rescale intercept: taken as stored")
+
+    def _alone(self) -> str:
+        try:
+            slices_of(self.path)
+        except ValueError as error:
+            return f"{self.path}: one DICOM file that is no CT slice ({error})"
+        return f"{self.path}: one DICOM slice of a scan; give the folder with all of them: {self.path.parent}"
 
 
-def read_dicom(folder: str | os.PathLike, *, series: str | None = None) -> tuple[nib.Nifti1Image, list[str]]:
-    """One CT series as an image in its own voxel order, int16 or float32, Hounsfield units by its rescale tags.
-
-    Raises:
-        ValueError: no series, several and none named, slices missing or doubled or at uneven
-            distances, a tilted gantry, or pixels that cannot be decoded; each with the cure.
-    """
-    import highdicom
+@lru_cache(maxsize=1)
+def _file(path: Path) -> Any:
+    """A file with its pixels; the last one is kept, because an enhanced one is asked once for each frame."""
     import pydicom
+    from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-    folder = Path(folder)
-    found, notes = find_series(folder)
-    chosen = choose(found, folder, series, notes)
-    try:
-        slices = [pydicom.dcmread(path) for path in chosen.files]
-        unscaled = sum("RescaleIntercept" not in one for one in slices)
-        volume = highdicom.get_volume_from_series(
-            slices, dtype=np.float32, apply_real_world_transform=False, rtol=0.05
+    data = pydicom.dcmread(path, force=True)
+    if "TransferSyntaxUID" not in data.file_meta:  # no preamble: as it was read
+        implicit, little = data.original_encoding
+        explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+        data.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
+    for name, usual in (
+        ("PhotometricInterpretation", "MONOCHROME2"),
+        ("SamplesPerPixel", 1),
+        ("BitsStored", data.BitsAllocated),
+    ):
+        if data.get(name) in (None, ""):
+            setattr(data, name, usual)
+    return data
+
+
+def _decoded(one: Slice) -> tuple[NDArray, list[Any]]:
+    """Stored numbers (rows, columns), and where the rescale tags may stand."""
+    from pydicom.pixels import pixel_array
+
+    data = _file(one.path)
+    if one.frame is None:
+        return pixel_array(data), [data]
+    shared = next(iter(data.get("SharedFunctionalGroupsSequence") or []), None)
+    sources = [*group_items(data.PerFrameFunctionalGroupsSequence[one.frame], shared), data]
+    single = int(data.get("NumberOfFrames") or 1) == 1
+    return pixel_array(data, index=None if single else one.frame), sources
+
+
+def _number(sources: list[Any], name: str) -> float | None:
+    for source in sources:
+        if source.get(name) not in (None, ""):
+            return float(source[name].value)
+    return None
+
+
+def _same(one: Slice, other: Slice) -> bool:
+    """Whether two files show the same picture: in stored numbers and in how these are rescaled."""
+    shown = []
+    for each in (one, other):
+        try:
+            pixels, sources = _decoded(each)
+        except Exception:  # a picture that cannot be read is told when it is
+            return False
+        shown.append(
+            (pixels.tobytes(), [_number(sources, f"Rescale{name}") for name in ("Slope", "Intercept")])
         )
-    except (
-        Exception
-    ) as error:  # of pydicom, highdicom and the decoders: all name the trouble, none the series
-        raise ValueError(
-            f"{folder}: series {chosen} is no volume ({type(error).__name__}: {error}). Expected slices of one size, one "
-            "direction and even distances, each position once, and no tilted gantry. Missing slices: export the series "
-            "again; a tilt: resample it, dcm2niix does; compressed pixels: pip install pylibjpeg[all]"
-        ) from error
-    if unscaled:
-        notes.append(f"{unscaled} slices without a rescale intercept: taken as stored")
-    image = volume.to_nibabel()
-    voxels = np.asarray(image.dataobj, np.float32)
-    if np.isfinite(voxels).all() and (voxels == np.rint(voxels)).all() and np.abs(voxels).max() < 2**15:
-        voxels = voxels.astype(np.int16)
-    out = nib.Nifti1Image(voxels, image.affine)
-    out.header.set_xyzt_units("mm")
-    return out, notes
+    return shown[0] == shown[1]

@@ -191,6 +191,11 @@ class Volume:
                 return None
 
     @property
+    def packed(self) -> bool:
+        """Whether a plane costs the unpacking of all before it."""
+        return self._packed is not None
+
+    @property
     def shape(self) -> tuple[int, int, int]:
         return self._proxy.shape
 

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from replication.data.names import stem
-from replication.data.reading.dicom import is_dicom
+from replication.data.reading.kinds import is_dicom
 from replication.data.reading.orientation import Turn, judge
 from replication.data.reading.scan import Scan
 

@@ -14,8 +14,10 @@ import numpy as np
 from nibabel import orientations
 from numpy.typing import NDArray
 
-from replication.data.reading.dicom import read_dicom
+from replication.data.reading.dicom import Dicom
+from replication.data.reading.formats import read_other
 from replication.data.reading.intensity import Intensity, recognise
+from replication.data.reading.kinds import BY_SIMPLEITK, OTHERS, kind_of
 from replication.data.reading.nifti import Volume
 from replication.data.reading.orientation import header_axes
 
@@ -33,6 +35,7 @@ class Scan:
         spacing: mm along these.
         axes: how it is stored, such as `RAS`.
         intensity: what its numbers are; None for a mask.
+        dicom: the series that it was read from, or None.
         doubts: what puts in question how it lies or what its numbers are.
         notes: what else was odd.
 
@@ -57,6 +60,7 @@ class Scan:
             series: number or UID of the DICOM series, where a folder holds several.
         """
         self.path, self.notes, self.doubts = Path(path), [], []
+        self.dicom: Dicom | None = None
         image = self._read(series)
         self._header, self._voxels = image.header, np.asanyarray(image.dataobj)
         self._affine = image.affine
@@ -120,20 +124,37 @@ class Scan:
 
     # ---- reading -----------------------------------------------------------------------------
     def _read(self, series: str | None) -> nib.Nifti1Image:
-        if self.path.is_dir():
-            image, notes = read_dicom(self.path, series=series)
-            self.notes += notes
-            return image
-        if not self.path.is_file():
+        if not self.path.exists():
             raise FileNotFoundError(
                 f"{self.path}: no such file or folder; expected a NIfTI file or a DICOM folder"
             )
+        kind = "dicom" if self.path.is_dir() else kind_of(self.path)
+        if kind == "dicom":
+            self.dicom = Dicom(self.path, series=series)
+            voxels = self._load(self.dicom)
+            self.notes += self.dicom.notes
+            return _Stored(nib.Nifti1Image, voxels, self.dicom)
+        if kind in BY_SIMPLEITK:
+            return read_other(self.path, kind)
+        if kind in OTHERS and kind != "unknown":
+            raise ValueError(f"{self.path}: {OTHERS[kind]}")
         with Volume(self.path) as volume:
-            voxels = _in_memory(volume)
-            volume.finish()
+            voxels = self._load(volume)
             self.notes += volume.notes
             kind = nib.Nifti2Image if isinstance(volume.header, nib.Nifti2Header) else nib.Nifti1Image
             return _Stored(kind, voxels, volume)
+
+    def _load(self, source: Volume | Dicom) -> NDArray:
+        """All planes as stored and scaled: int16 where that holds them, else float32."""
+        voxels = np.empty(source.shape, np.int16, order="F")
+        for k in range(source.shape[2]):
+            plane = source.plane(k, finite=False)
+            if voxels.dtype == np.int16 and not _fits(plane):
+                voxels = voxels.astype(np.float32, order="F")
+            with np.errstate(over="ignore"):  # beyond float32: infinite, which `Intensity` tells
+                voxels[:, :, k] = plane
+        source.finish()
+        return voxels
 
     def _told_axes(self) -> str:
         """What the header says, where it says it once."""
@@ -179,7 +200,7 @@ class Scan:
 class _Stored:
     """What of a NIfTI image is needed, without nibabel's own reading of a header that may be odd."""
 
-    def __init__(self, kind: type, voxels: NDArray, volume: Volume) -> None:
+    def __init__(self, kind: type, voxels: NDArray, volume: Volume | Dicom) -> None:
         self.kind, self.dataobj, self.header, self.affine = kind, voxels, volume.header, volume.affine
 
 
@@ -194,18 +215,6 @@ def _placed(header: nib.Nifti1Header) -> bool:
     """Whether qform or sform is set, and by a code that NIfTI knows: other readers take the mask's header, too."""
     codes = [int(header[f"{form}_code"]) for form in ("qform", "sform")]
     return any(codes) and all(0 <= code <= 5 for code in codes)
-
-
-def _in_memory(volume: Volume) -> NDArray:
-    """All planes as stored and scaled: int16 where that holds them, else float32."""
-    voxels = np.empty(volume.shape, np.int16, order="F")
-    for k in range(volume.shape[2]):
-        plane = volume.plane(k, finite=False)
-        if voxels.dtype == np.int16 and not _fits(plane):
-            voxels = voxels.astype(np.float32, order="F")
-        with np.errstate(over="ignore"):  # beyond float32: infinite, which `Intensity` tells
-            voxels[:, :, k] = plane
-    return voxels
 
 
 def _fits(plane: NDArray) -> bool:

@@ -1,0 +1,295 @@
+"""DICOM as it is exported, anonymised and copied about: the same scan, or the one reason why it is none and a cure."""
+
+import copy
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from chest import DEPTH, EVERY_WAY, Drawn, dicom_slices, put_dicom, write_dicom
+from pydicom.uid import generate_uid
+
+from replication.data.reading.scan import Scan
+
+CASES = Path(os.environ.get("CHS_CASES", "/nowhere"))
+CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+RNG = np.random.default_rng(0)
+Slices = list
+
+
+def voxels(scan: Scan) -> np.ndarray:
+    return np.stack([scan.plane(k) for k in range(scan.shape[2])], 2)
+
+
+def is_drawn(scan: Scan, drawn: Drawn, *, mm: float = 1e-3) -> bool:
+    same = np.array_equal(voxels(scan), np.maximum(drawn.hu, -1024))
+    return same and np.allclose(scan.affine, drawn.affine, atol=mm)
+
+
+@pytest.mark.parametrize("axes", [a for a in EVERY_WAY if a[2] in "SI"])
+def test_a_series_is_the_same_scan_however_its_planes_run(axes, drawn, tmp_path):
+    scan = Scan(write_dicom(tmp_path / "series", drawn.hu, drawn.affine, axes=axes))
+    assert not scan.doubts and not scan.notes and is_drawn(scan, drawn)
+
+
+# ---- the same scan -----------------------------------------------------------------------------
+
+
+def each(change: Callable) -> Callable[[Slices], Slices]:
+    """A change of every slice, by its number."""
+
+    def of(slices: Slices) -> Slices:
+        for k, one in enumerate(slices):
+            change(k, one)
+        return slices
+
+    return of
+
+
+def tags(**values: object) -> Callable[[Slices], Slices]:
+    """Tags of every slice: a value, "" for emptied, None for gone, or what a function of its number gives."""
+
+    def change(k: int, one) -> None:
+        for name, value in values.items():
+            if value is None:
+                delattr(one, name)
+            else:
+                setattr(one, name, value(k) if callable(value) else value)
+
+    return each(change)
+
+
+def noise(name: str, size: float) -> Callable[[Slices], Slices]:
+    def change(k: int, one) -> None:
+        value = np.array(getattr(one, name), float)
+        setattr(one, name, [float(f"{v:.7f}") for v in value + RNG.uniform(-size, size, len(value))])
+
+    return each(change)
+
+
+def rounded(digits: int) -> Callable[[Slices], Slices]:
+    return each(lambda k, d: setattr(d, "ImagePositionPatient", [round(float(v), digits) for v in d.ImagePositionPatient]))  # fmt: skip
+
+
+def moved(axis: int, mm: Callable[[int], float]) -> Callable[[Slices], Slices]:
+    def change(k: int, one) -> None:
+        one.ImagePositionPatient = [
+            v + (mm(k) if i == axis else 0) for i, v in enumerate(one.ImagePositionPatient)
+        ]
+
+    return each(change)
+
+
+def with_page(**changed: object) -> Callable[[Slices], Slices]:
+    """One more file, copied from the last slice and changed."""
+
+    def of(slices: Slices) -> Slices:
+        page = copy.deepcopy(slices[-1])
+        page.SOPInstanceUID = page.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+        return [*slices, *tags(**changed)([page])]
+
+    return of
+
+
+def small(**changed: object) -> dict[str, object]:
+    return {"Rows": 8, "Columns": 8, "PixelData": bytes(2 * 8 * 8), **changed}
+
+
+SAME = {
+    "UID emptied": (tags(SeriesInstanceUID=""), ""),
+    "UID gone": (tags(SeriesInstanceUID=None), ""),
+    "UID made up a file": (tags(SeriesInstanceUID=lambda k: generate_uid()), ""),
+    "UIDs, names, numbers gone": (tags(**dict.fromkeys(("SeriesInstanceUID", "StudyInstanceUID", "SOPInstanceUID", "PatientID",
+        "SeriesNumber", "SeriesDescription", "InstanceNumber", "ImageType", "FrameOfReferenceUID"))), ""),
+    "UIDs, names, numbers emptied": (tags(**dict.fromkeys(("SeriesInstanceUID", "StudyInstanceUID", "SOPInstanceUID", "PatientID",
+        "SeriesNumber", "SeriesDescription", "InstanceNumber", "ImageType", "FrameOfReferenceUID"), "")), ""),
+    "modality gone": (tags(Modality=None), ""),
+    "modality emptied": (tags(Modality=""), ""),
+    "modality other": (tags(Modality="OT"), ""),
+    "class gone": (tags(SOPClassUID=None), ""),
+    "class emptied": (tags(SOPClassUID=""), ""),
+    "class and modality gone": (tags(SOPClassUID=None, Modality=None), ""),
+    "all are captures": (tags(SOPClassUID=CAPTURE), ""),
+    "what pixels need gone": (tags(PhotometricInterpretation=None, SamplesPerPixel=None, BitsStored=None), ""),
+    "monochrome1": (tags(PhotometricInterpretation="MONOCHROME1"), ""),
+    "monochrome1 in some": (tags(PhotometricInterpretation=lambda k: f"MONOCHROME{1 + k % 2}"), ""),
+    "monochrome1 with its shape": (tags(PhotometricInterpretation="MONOCHROME1", PresentationLUTShape="INVERSE"), ""),
+    "numbered backwards": (tags(InstanceNumber=lambda k: 99 - k), ""),
+    "orientation noise": (noise("ImageOrientationPatient", 1e-6), "off the even stack"),
+    "orientation noise, large": (noise("ImageOrientationPatient", 3e-4), "off the even stack"),
+    "spacing noise": (noise("PixelSpacing", 1e-4), "off the even stack"),
+    "positions noise": (noise("ImagePositionPatient", 0.1), r"up to 0\.\d+ mm off.*at most 0.5 mm"),
+    "positions rounded": (moved(2, lambda k: round(0.4 * k) - 0.4 * k), "off the even stack"),
+    "page without place": (with_page(SOPClassUID=CAPTURE, ImagePositionPatient=None, ImageOrientationPatient=None), "1 files left out: without"),
+    "page in place": (with_page(SOPClassUID=CAPTURE), "1 files left out: secondary captures"),
+    "page in colour": (with_page(SamplesPerPixel=3, PhotometricInterpretation="RGB"), "1 files left out: colour"),
+    "page of another size": (with_page(**small()), "1 files left out: of another size"),
+    "scout without its type": (with_page(ImageOrientationPatient=[0, 1, 0, 0, 0, -1], ImageType=None), "direction"),
+    "a file twice": (lambda s: [*s, copy.deepcopy(s[3])], "1 files left out: the same picture again"),
+    "a file twice, UID made up": (with_page(InstanceNumber=77), "the same picture again"),
+    "every file twice": (lambda s: s + copy.deepcopy(s), f"{DEPTH} files left out: the same picture again"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", SAME)
+def test_what_exports_and_anonymisers_change_is_the_same_scan(case, drawn, tmp_path):
+    change, said = SAME[case]
+    scan = Scan(put_dicom(tmp_path / "series", change(dicom_slices(drawn.hu, drawn.affine))))
+    assert is_drawn(scan, drawn, mm=0.5) and not scan.doubts
+    assert bool(scan.notes) == bool(said)
+    assert re.search(said, " ".join(scan.notes))
+
+
+@pytest.mark.parametrize("implicit, little", [(True, True), (False, True), (False, False)])
+def test_a_file_without_preamble_is_read_as_it_begins(implicit, little, drawn, tmp_path):
+    slices = dicom_slices(drawn.hu, drawn.affine)
+    for one in slices:
+        del one.file_meta
+        if not little:
+            one.PixelData = np.frombuffer(one.PixelData, "<u2").astype(">u2").tobytes()
+    how = {"implicit_vr": implicit, "little_endian": little, "enforce_file_format": False}
+    assert is_drawn(Scan(put_dicom(tmp_path / "series", slices, **how)), drawn)
+
+
+def test_links_are_followed_and_a_circle_ends(drawn, tmp_path):
+    series = write_dicom(tmp_path / "elsewhere" / "series", drawn.hu, drawn.affine)
+    for name, targets in {"folder": [series], "files": sorted(series.iterdir())}.items():
+        (tmp_path / name).mkdir()
+        for target in targets:
+            (tmp_path / name / target.name).symlink_to(target)
+        (tmp_path / name / "again").symlink_to(tmp_path / name)
+        assert is_drawn(Scan(tmp_path / name), drawn)
+
+
+def test_what_is_no_ct_is_left_out_and_counted(drawn, tmp_path):
+    folder = write_dicom(tmp_path / "study" / "2", drawn.hu, drawn.affine).parent
+    write_dicom(
+        folder / "scout", drawn.hu[:, :, :2], drawn.affine, ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"]
+    )
+    write_dicom(folder / "dose", drawn.hu[:, :, :1], drawn.affine, Modality="SR")
+    write_dicom(
+        folder / "pet", drawn.hu, drawn.affine, SOPClassUID="1.2.840.10008.5.1.4.1.1.128", Modality=None
+    )
+    (folder / "readme.txt").write_text("hello")
+    (folder / "broken.dcm").write_bytes(bytes(128) + b"DICM" + b"\x08\x00\xff\xff\xff")
+    scan = Scan(folder)
+    assert scan.shape[2] == DEPTH and is_drawn(scan, drawn)
+    told = " ".join(scan.notes)
+    for part in (
+        "2 files left out: localisers",
+        "modality SR",
+        f"{DEPTH} files left out: no CT, but Positron",
+        "no DICOM",
+    ):
+        assert part in told
+
+
+# ---- several scans -----------------------------------------------------------------------------
+
+
+def again(**changed: object) -> Callable[[Slices], Slices]:
+    """A second phase of the same places, brighter by 7 HU; `changed` are its tags."""
+
+    def of(slices: Slices) -> Slices:
+        second = copy.deepcopy(slices)
+        for one in second:
+            one.RescaleIntercept = -1017
+            one.SOPInstanceUID = one.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+        return slices + tags(**changed)(second)
+
+    return of
+
+
+@pytest.mark.parametrize("change, named, which", [
+    (again(AcquisitionNumber=2), "2 phases of one series.*--series 2:2: .*AcquisitionNumber 2", "2:2"),
+    (again(TemporalPositionIdentifier=5), "TemporalPositionIdentifier 5", "2:5"),
+    (again(ContrastBolusAgent="Iomeprol"), "ContrastBolusAgent Iomeprol", "2:Iomeprol"),
+    (again(InstanceNumber=lambda k: k + 101), "pass by InstanceNumber 2", "2:2"),
+    (again(SeriesInstanceUID="1.2.3", SeriesNumber=7), r"2 CT series; name one.*--series 7: number 7 \(chest", "7"),
+    (again(SeriesInstanceUID="1.2.3"), "--series 1.2.3: number 2", "1.2.3"),
+    (lambda s: tags(SeriesInstanceUID="")(again(SeriesNumber=9)(s)), "2 CT series.*--series 9: ", "9"),
+    (lambda s: tags(SeriesInstanceUID="", SeriesNumber="")(again(SeriesDescription="late")(s)), "2 CT series.*no.2: number none .late", "no.2"),
+])  # fmt: skip
+def test_of_several_phases_or_series_one_is_named(change, named, which, drawn, tmp_path):
+    folder = put_dicom(tmp_path / "series", change(dicom_slices(drawn.hu, drawn.affine)))
+    with pytest.raises(ValueError, match=f"(?s){named}"):
+        Scan(folder)
+    assert voxels(Scan(folder, series=which)).max() == drawn.hu.max() + 7
+    with pytest.raises(ValueError, match="0 series are called 'x'; expected one of"):
+        Scan(folder, series="x")
+
+
+# ---- refused -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("change, said", [
+    (lambda s: s[:5] + s[6:], r"1 slice is missing, between 66.0 and 84.0 mm; the others lie 9.00 mm apart. Export"),
+    (lambda s: s[:1] + s[2:5] + s[8:], "4 slices are missing, between 30.0 and 48.0 mm, between"),
+    (lambda s: rounded(0)(s[:1] + s[2:]), "1 slice is missing"),
+    (moved(2, lambda k: k * k), "apart, unevenly; dcm2niix resamples it"),
+    (moved(1, lambda k: 3 * k), r"18.4 degrees off their normal \(a tilted gantry\); dcm2niix resamples it"),
+    (moved(1, lambda k: -0.3 * k), "1.9 degrees off their normal"),
+    (moved(0, lambda k: 3 * (k % 2)), "shifted in their plane by up to 1.[0-9] mm .at most 0.5 mm"),
+    (with_page(PixelData=bytes(2 * 56 * 62), InstanceNumber=3), "2 different pictures lie at one place.*keep one"),
+    (tags(PixelSpacing=None), f"{DEPTH} files left out: without PixelSpacing"),
+    (tags(ImagePositionPatient=""), "without ImagePositionPatient"),
+    (tags(ImageOrientationPatient=[1, 0, 0, 1, 0, 0]), "no two directions at right angles"),
+    (lambda s: s[:2], "no CT series of 3 slices or more .2 files left out"),
+    (tags(Modality="MR"), "left out: modality MR"),
+])  # fmt: skip
+def test_what_is_no_volume_is_refused_for_the_one_reason_that_holds(change, said, drawn, tmp_path):
+    folder = put_dicom(tmp_path / "series", change(dicom_slices(drawn.hu, drawn.affine)))
+    with pytest.raises(ValueError, match=said) as refused:
+        Scan(folder)
+    reasons = ("missing", "unevenly", "tilted", "shifted", "different pictures", "right angles", "left out")
+    assert str(folder) in str(refused.value) and sum(word in str(refused.value) for word in reasons) == 1
+
+
+# ---- multi-frame -------------------------------------------------------------------------------
+
+
+def multi_frame(slices: Slices, **changed: object):
+    """The slices as one enhanced file, by highdicom."""
+    from highdicom.legacy import LegacyConvertedEnhancedCTImage
+
+    needed = {"PatientName": "A^B", "PatientBirthDate": "", "PatientSex": "", "AccessionNumber": "", "StudyID": "", "StudyDate": "",
+              "StudyTime": "", "Manufacturer": "M", "PatientPosition": "HFS", "PositionReferenceIndicator": ""}  # fmt: skip
+    slices = [copy.deepcopy(one) for one in slices]
+    return tags(**changed)(
+        [LegacyConvertedEnhancedCTImage(tags(**needed)(slices), generate_uid(), 5, generate_uid(), 1)]
+    )[0]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("change, said", [
+    (lambda s: multi_frame(s), ""),
+    (lambda s: multi_frame(s[::2] + s[1::2], SOPClassUID="1.2.840.10008.5.1.4.1.1.2.1"), ""),
+    (lambda s: multi_frame(s, PhotometricInterpretation="MONOCHROME1", SeriesInstanceUID=""), ""),
+    (lambda s: multi_frame(noise("ImagePositionPatient", 0.05)(s)), "off the even stack"),
+    (lambda s: multi_frame(s[:4] + s[5:]), "1 slice is missing"),
+    (lambda s: multi_frame(moved(1, lambda k: 3 * k)(s)), "a tilted gantry"),
+    (lambda s: multi_frame(again(AcquisitionNumber=2, InstanceNumber=lambda k: 50 + k)(s)), "AcquisitionNumber 2"),
+    (lambda s: multi_frame(s[:2]), "one DICOM slice|fewer"),
+], ids=["as converted", "frames in disorder", "monochrome1", "noise", "missing", "tilted", "phases", "two frames"])  # fmt: skip
+def test_a_multi_frame_file_is_read_or_refused_as_its_slices_would_be(change, said, drawn, tmp_path):
+    path = tmp_path / "enhanced.dcm"
+    change(dicom_slices(drawn.hu, drawn.affine)).save_as(path)
+    for given in (path, tmp_path):
+        try:
+            scan = Scan(given)
+        except ValueError as error:
+            assert said and re.search(said, str(error)), error
+        else:
+            assert is_drawn(scan, drawn, mm=0.1) and said in " ".join(scan.notes)
+
+
+# ---- the small CT, where it is present ---------------------------------------------------------
+
+
+@pytest.mark.skipif(not (CASES / "dicom").is_dir(), reason="CHS_CASES names no folder of cases as found")
+@pytest.mark.parametrize("case", ["dicom", "no_series_uid", "no_modality", "no_preamble", "no_frame_of_reference", "orientation_noise",
+                                  "rounded_positions", "report_page_in_series", "monochrome1", "linked"])  # fmt: skip
+def test_the_small_ct_as_it_was_found_is_the_same_scan(case):
+    assert np.array_equal(voxels(Scan(CASES / case)), voxels(Scan(CASES / "reference.nii.gz")))
