@@ -29,6 +29,7 @@ A page has, between double braces, one of
     implied ID               the Jaccard index that goes with the paper's Dice coefficient
     slices, people, runs     of the committed records: slices and patients of their store, their number
     register                 rows of the register
+    open table, open names   runs that full size still lacks (book/open_runs.py)
     figure, explore NAME     that of the first page (book/first_figure.py); what can be moved (book/explorers.py)
     card PART                of the committed weights: a table or words of the model card (book/model_card.py)
 
@@ -95,7 +96,7 @@ class Numbers:
         fixed: dict[str, Callable[..., str]] = {
             "mean": self._mean, "patients": self._patients, "reach": self._reach, "epochs": self._epochs, "size": self._size,
             "copied": self._copied, "sealed": self._sealed, "cut": self._cut, "spread": partial(self._over, lambda s: math.ceil((max(s) - min(s)) * 100) / 100), "slices": self._slices, "people": self._people, "runs": self._runs,
-            "register": self._register, "card": self._card, "alarms": self._alarms, "figure": partial(figure, self), "explore": partial(explorer, self),
+            "register": self._register, "open": self._open, "card": self._card, "alarms": self._alarms, "figure": partial(figure, self), "explore": partial(explorer, self),
             "lowest": partial(self._over, min), "highest": partial(self._over, max), "agree": lambda: f"{RADIOLOGISTS:.2f}",
         }  # fmt: skip
         return fixed[what](*names) if what in fixed else self._score(what, *names)
@@ -286,6 +287,11 @@ class Numbers:
         from model_card import Card
 
         return Card(self.source).part(part)
+
+    def _open(self, what: str) -> str:
+        import open_runs
+
+        return {"table": open_runs.table, "names": open_runs.command}[what](self)
 
     def _register(self) -> str:
         text = (self.source / "book/register.md").read_text(encoding="utf-8")

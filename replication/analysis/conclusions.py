@@ -72,7 +72,8 @@ def flat_or_not(courses: pd.DataFrame) -> list[str]:
     """Whether the trainings of `comparisons.courses` had come to their end: what their last epochs still added."""
     told = []
     for of in courses.to_dict("records"):
-        name = f"The {of['network']} at {of['size']}×{of['size']}, {of['epochs']} epochs ({of['ended']})"
+        network = {"direct": "direct network"}.get(of["network"], of["network"])
+        name = f"The {network} at {of['size']}×{of['size']}, {of['epochs']} epochs ({of['ended']})"
         if np.isnan(of["added"]):
             told.append(f"{name}: too short to tell.")
             continue
