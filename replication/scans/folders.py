@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from replication.data.names import stem
+from replication.data.names import PARTS, stem
 from replication.data.reading.formats import has_simpleitk
 from replication.data.reading.kinds import BY_SIMPLEITK, OTHERS, files_below, is_dicom, is_result, kind_of
+from replication.data.reading.own import named_scans
 from replication.data.reading.series import FEWEST
 from replication.data.reading.slices import slices_of
 
@@ -37,7 +38,7 @@ class Folder:
 def look_through(path: str | os.PathLike, *, out: str | os.PathLike | None = None) -> Folder:
     """The scans at a path: one file, one DICOM folder, or a folder of such, with folders in it.
 
-    A folder with DICOM files somewhere below is one scan. Links are followed. Hidden files, results of
+    A folder with DICOM files somewhere below is one scan; of one that `data fuse` reads, `ct` is looked through. Links are followed. Hidden files, results of
     `chs-net segment` and `out` are no input.
 
     Raises:
@@ -53,6 +54,12 @@ def look_through(path: str | os.PathLike, *, out: str | os.PathLike | None = Non
         )
     if is_result(path):
         raise ValueError(f"{path}: holds the results of chs-net segment; give the scan that they are of")
+    if all(
+        (path / part).is_dir() for part in PARTS
+    ):  # annotated, as `data fuse` reads them: their masks are no scans
+        ct, *masks = (path / part for part in PARTS)
+        why = "masks of annotated scans"
+        return Folder(dict(named_scans(ct)), [LeftOut(mask, why, amiss=False) for mask in masks])
     found, loose = Folder(), _loose_dicom(path)
     one = len(loose) >= FEWEST or any(p.name == "DICOMDIR" for p in loose)
     here = _entries(path, found, Path(out).resolve() if out else None, with_dicom=not one)

@@ -19,6 +19,7 @@ from PIL import Image
 from test_dicom import is_drawn, multi_frame
 
 from replication.cli import main
+from replication.data.reading.own import Own, find_scans, open_parts
 from replication.data.reading.scan import Scan
 from replication.scans import output, place
 from replication.scans.folders import look_through
@@ -169,6 +170,28 @@ def test_what_lies_beside_a_dicom_series_and_two_scans_of_one_name_are_told(draw
 
 
 # ---- where results go --------------------------------------------------------------------------
+
+
+def test_fuse_and_segment_read_the_same_folder_under_the_same_names(drawn, tmp_path):
+    """Patients as folders, a name with blanks, a MetaImage, a DICOM folder; masks are no scans."""
+    sitk = pytest.importorskip("SimpleITK")
+    names = ("Müller, Ä/ct 1", "P-2/follow.up", "P-3/series", "plain")
+    for part in ("ct", "lung", "infection"):
+        voxels = drawn.hu if part == "ct" else getattr(drawn, part)
+        for name in names:
+            path = tmp_path / "in" / part / f"{name}.nii.gz"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            nib.save(nib.Nifti1Image(voxels, drawn.affine), path)
+    plain, series = (tmp_path / "in" / "ct" / f"{name}.nii.gz" for name in ("plain", "P-3/series"))
+    sitk.WriteImage(sitk.ReadImage(plain), plain.with_name("plain.mha"))
+    plain.unlink()
+    series.unlink()
+    write_dicom(series.with_name("series"), drawn.hu, drawn.affine)
+    found = look_through(tmp_path / "in")
+    fused = find_scans(tmp_path / "in")
+    assert found.scans == {name: of["ct"] for name, of in fused.items()}
+    assert len(fused) == 4 and {left.path.name for left in found.left_out} == {"lung", "infection"}
+    assert open_parts(fused["plain"], Own().settings())["ct"].shape == drawn.hu.shape
 
 
 @pytest.mark.parametrize("out", ["in/masks", "in"])

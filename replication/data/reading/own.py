@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from replication.data.names import stem
-from replication.data.reading.kinds import is_dicom
+from replication.data.reading.kinds import BY_SIMPLEITK, is_dicom, kind_of
 from replication.data.reading.orientation import Turn, judge
 from replication.data.reading.scan import Scan
 
@@ -89,20 +89,16 @@ def find_scans(volumes: str | os.PathLike) -> dict[str, dict[str, Path]]:
         )
     found: dict[str, dict[str, Path]] = {}
     missing = []
-    for scan in _scans_in(folder / "ct"):
-        where = scan.relative_to(folder / "ct").parent
-        own = stem(scan.name) or scan.name
-        name = "-".join([*where.parts, own])
-        if not SAFE.fullmatch(name) or name in found:
-            raise ValueError(
-                f"{scan}: {'the name ' + name + ' comes twice' if name in found else 'a name of letters, digits, blanks and .,_+-() is expected'}; rename it"
-            )
+    for name, scan in named_scans(folder / "ct").items():
         found[name] = {"ct": scan}
+        where = scan.relative_to(folder / "ct").parent
         for part in ("lung", "infection"):
-            paths = [folder / part / where / f"{own}{suffix}" for suffix in (".nii.gz", ".nii")]
-            there = [p for p in paths if p.is_file()]
+            beside = folder / part / where
+            there = [p for p in sorted(beside.glob("*")) if _is_scan(p) and _name(p) == _name(scan)]
             if len(there) != 1:
-                missing.append(f"{name}: {len(there)} {part} masks; expected one, {paths[0]}")
+                missing.append(
+                    f"{name}: {len(there)} {part} masks; expected one, {beside / _name(scan)}.nii.gz"
+                )
             else:
                 found[name][part] = there[0]
     if not found:
@@ -112,15 +108,44 @@ def find_scans(volumes: str | os.PathLike) -> dict[str, dict[str, Path]]:
     return dict(sorted(found.items()))
 
 
+def named_scans(ct: Path) -> dict[str, Path]:
+    """Name and path of each scan in the `ct` folder of annotated scans.
+
+    Raises:
+        ValueError: a name comes twice or cannot be a file's.
+    """
+    found: dict[str, Path] = {}
+    for scan in _scans_in(ct):
+        name = "-".join([*scan.relative_to(ct).parent.parts, _name(scan)])
+        if not SAFE.fullmatch(name) or name in found:
+            raise ValueError(
+                f"{scan}: {'the name ' + name + ' comes twice' if name in found else 'a name of letters, digits, blanks and .,_+-() is expected'}; rename it"
+            )
+        found[name] = scan
+    return found
+
+
 def _scans_in(folder: Path) -> list[Path]:
     scans = []
     for path in sorted(p for p in folder.iterdir() if p.name[0] != "."):
         if path.is_dir():
             holds_dicom = any(p.is_file() and is_dicom(p) for p in path.iterdir())
             scans += [path] if holds_dicom else _scans_in(path)
-        elif stem(path.name):
+        elif _is_scan(path):
             scans.append(path)
     return scans
+
+
+def _is_scan(path: Path) -> bool:
+    """Whether a file is one that `Scan` reads, or means to be one."""
+    return path.is_file() and path.name[0] != "." and (
+        bool(stem(path.name)) or kind_of(path) in ("nifti", *BY_SIMPLEITK)
+    )  # fmt: skip
+
+
+def _name(path: Path) -> str:
+    """A scan's name without what tells its format; of a DICOM folder, the folder's."""
+    return path.name if path.is_dir() else stem(path.name) or path.name.split(".")[0]
 
 
 def patient_of(name: str, path: Path, volumes: Path, patients: dict[str, str] | None) -> str:
