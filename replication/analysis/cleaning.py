@@ -110,7 +110,7 @@ def folds_record(store: SliceStore, runs: Path) -> dict[str, Any]:
 
 def on_scan(cascade: Cascade, scan: Scan, truth: dict[str, NDArray]) -> dict[str, Any]:
     """Counts of each target with a reference mask (x, y, slices) by arm, and how many voxels are called infected."""
-    out = {}
+    out: dict[str, dict[str, Any]] = {}
     for arm, how in ARMS.items():
         found = segment(scan, cascade, cleaning=how)
         out[arm] = {target: counts(mask, getattr(found, target)) for target, mask in truth.items()}

@@ -229,7 +229,7 @@ def _seeds(ours: Ours, _: dict[str, Any]) -> Explanation:
     return Explanation(
         "chance",
         f"{len(values)} seeds of the headline by the profile {profile}: DSC {mean_and_std(values)}.",
-        f"The distance of {answer:.2f}, which answers, to the paper’s {_paper('DSC'):.2f} is {abs(answer - _paper('DSC')) / max(np.std(values, ddof=1), 1e-9):.0f} of these deviations.",
+        f"The distance of {answer:.2f}, which answers, to the paper’s {_paper('DSC'):.2f} is {abs(answer - _paper('DSC')) / max(float(np.std(values, ddof=1)), 1e-9):.0f} of these deviations.",
     )
 
 

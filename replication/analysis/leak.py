@@ -109,8 +109,8 @@ def patient_scores(records: Sequence[Record], *, seed: int = 0) -> pd.DataFrame:
     """
     counts: dict[str, list[np.ndarray]] = {}
     for record in records:
-        for patient, rows in slices_of_patients(record).items():
-            counts.setdefault(patient, []).append(rows)
+        for patient, each_slice in slices_of_patients(record).items():
+            counts.setdefault(patient, []).append(each_slice)
     rng, rows = np.random.default_rng(seed), {}
     for patient in sorted(counts):
         each = np.concatenate(counts[patient])

@@ -32,7 +32,7 @@ def lesions_of(truth: np.ndarray, predicted: np.ndarray) -> pd.DataFrame:
     Args:
         truth, predicted: 0/1 masks (N, H, W).
     """
-    rows = []
+    rows: list[tuple[int, int]] = []
     for true, found in zip(truth, predicted, strict=True):
         labels, number = ndimage.label(true > 0, TOUCHING)
         size = np.bincount(labels.ravel(), minlength=number + 1)[1:]

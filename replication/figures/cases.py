@@ -94,7 +94,8 @@ def plot_run_cases(
 
 def matplotlib_rgb(colour: str) -> tuple[float, float, float]:
     """A hexadecimal colour as three floats in [0, 1]."""
-    return tuple(int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
+    red, green, blue = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
+    return red, green, blue
 
 
 def draw_run(record: dict[str, Any], *, slices: str | Path, runs: str | Path = "runs/local") -> list[Path]:
@@ -106,7 +107,7 @@ def draw_run(record: dict[str, Any], *, slices: str | Path, runs: str | Path = "
     store = read_store(slices, size=record["config"]["size"], progress=False)
     masks, _ = load_masks(folder / "masks.npz")
     truth = getattr(store, TARGETS[record["config"]["target"]])
-    with plt.rc_context(LOOK):
+    with plt.rc_context(LOOK):  # type: ignore[arg-type]
         figures = {
             "history.png": plot_history(record),
             "cases.png": plot_run_cases(

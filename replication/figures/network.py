@@ -5,7 +5,7 @@ and the shapes of what leaves each part on a real pass. Lengths are inches, so t
 """
 
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from chslib.attention import SpectralDepthAttention, SpectralSpatialAttention
-from chslib.blocks import DepthwiseSeparableConv2d, InceptionConv, ResidualInceptionBlock
+from chslib.blocks import InceptionConv, ResidualInceptionBlock
 from chslib.network import CHSNet, RAIUNet, count_parameters
 from chslib.pooling import HybridPool2d
 from replication.figures.style import BLUE, GREEN, SKY, VERMILION
@@ -26,7 +26,7 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 @torch.no_grad()
-def traced_shapes(network: nn.Module, *, size: int = 256) -> Shapes:
+def traced_shapes(network: Any, *, size: int = 256) -> Shapes:
     """Output shape (C, H, W) of every named part of a network, recorded while one slice runs through."""
     shapes: Shapes = {}
 
@@ -44,13 +44,13 @@ def traced_shapes(network: nn.Module, *, size: int = 256) -> Shapes:
     return shapes
 
 
-def conv_words(m: nn.Conv2d) -> str:
+def conv_words(m: Any) -> str:
     """Kernel, stride and channels of a convolution."""
     stride = f", stride {m.stride[0]}" if m.stride[0] > 1 else ""
     return f"{m.kernel_size[0]}×{m.kernel_size[1]}{stride}\n{m.in_channels} → {m.out_channels}"
 
 
-def _dsc(m: DepthwiseSeparableConv2d) -> str:
+def _dsc(m: Any) -> str:
     f = m.depthwise.kernel_size
     return f"DSC {f[0]}×{f[1]}\n{m.depthwise.in_channels} → {m.pointwise.out_channels}"
 
@@ -129,7 +129,7 @@ def plot_network(network: RAIUNet, *, size: int = 256) -> Figure:
     _arrow(axis, (end, 0.64), (end, 0.84))
     axis.text(depth * STEP, foot - 0.12, "{1} × {2}".format(*shapes["bottleneck"]), ha="center", va="top",
               fontsize=POINTS, color=GREY)  # fmt: skip
-    kernel = "{}×{}".format(*network.up[0].kernel_size)
+    kernel = "{}×{}".format(*next(network.up.children()).kernel_size)  # type: ignore[misc]
     keys = [(BLUE, f"{block}, contraction"), (VERMILION, f"{_pool(network.pools[0])}, half"),
             (SKY, f"transposed {kernel}, twice; concatenation; {block}")]  # fmt: skip
     for row, (colour, words) in enumerate(keys):
@@ -249,7 +249,10 @@ def plot_inception(block: InceptionConv, shape: tuple[int, ...]) -> Figure:
     out, pool = block.merge.out_channels, block.pool[0]
     kind = f"{_pool(pool)}\n1×1" if isinstance(pool, HybridPool2d) else "max pooling\n1×1"
     boxes = {"in": Box(1.5, 0, f"in\n{_maps(shape)}")}
-    boxes |= {f"f{i}": Box(i, 1.1, _dsc(dsc[0]) + "\nBN, ReLU", BLUE) for i, dsc in enumerate(block.dsc)}
+    boxes |= {
+        f"f{i}": Box(i, 1.1, _dsc(next(dsc.children())) + "\nBN, ReLU", BLUE)
+        for i, dsc in enumerate(block.dsc)
+    }
     boxes["pool"] = Box(3, 1.1, f"{kind}, {shape[0]} → {out}\nBN, ReLU", VERMILION)
     boxes["merge"] = Box(1.5, 2.3, f"concatenation, 1×1\n{block.merge.in_channels} → {out}\nBN, ReLU", BLUE)
     branches = [name for name in boxes if name not in ("in", "merge")]

@@ -65,7 +65,7 @@ def plot_slice_scores(groups: Mapping[str, Sequence[Record]], *, title: str) -> 
     people_axis(axis, people)
     axis.set(xlabel="DSC of a slice", title=title)
     legend = legend_below(figure, axis)
-    for dot in legend.legend_handles:  # as faint as the dots it would not be seen
+    for dot in filter(None, legend.legend_handles):  # as faint as the dots it would not be seen
         dot.set(alpha=1, markersize=6)
     return figure
 

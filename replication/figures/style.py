@@ -45,7 +45,7 @@ def use_style() -> None:
     """Show the figures of a notebook below their cells, as vectors and with one look."""
     from matplotlib_inline.backend_inline import set_matplotlib_formats
 
-    plt.rcParams.update(LOOK)
+    plt.rcParams.update(LOOK)  # type: ignore[arg-type]
     set_matplotlib_formats("svg", dpi=110, metadata={"Date": None, "Creator": None})
 
 
@@ -66,8 +66,8 @@ def name_ends(axis: Axes, *, apart: float = 11) -> None:
     Args:
         apart: least distance of two labels, points.
     """
-    lines = [line for line in axis.get_lines() if not line.get_label().startswith("_")]
-    points = [xy[np.isfinite(xy).all(axis=1)] for xy in (line.get_xydata() for line in lines)]
+    lines = [line for line in axis.get_lines() if not str(line.get_label()).startswith("_")]
+    points = [xy[np.isfinite(xy).all(axis=1)] for xy in (np.asarray(line.get_xydata()) for line in lines)]
     ends = [(line, xy[xy[:, 0].argmax()]) for line, xy in zip(lines, points) if len(xy)]
     heights = [axis.transData.transform(end)[1] * 72 / axis.figure.dpi for _, end in ends]
     lowest = -np.inf

@@ -68,8 +68,8 @@ class UNetPlusPlus(nn.Module):
         rows: list[list[Tensor]] = []  # rows[i][j] is X^{i,j}
         for level, block in enumerate(self.encoder):
             rows.append([block(F.max_pool2d(rows[-1][0], 2) if level else x)])
-        for column, (ups, blocks) in enumerate(zip(self.up, self.nested), start=1):
-            for level, (up, block) in enumerate(zip(ups, blocks)):
+        for column, (ups, blocks) in enumerate(zip(self.up.children(), self.nested.children()), start=1):
+            for level, (up, block) in enumerate(zip(ups.children(), blocks.children())):
                 below = up(rows[level + 1][column - 1])
                 rows[level].append(block(torch.cat([*rows[level], below], dim=1)))  # (j+1)c -> c
         return self.head(rows[0][-1])

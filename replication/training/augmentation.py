@@ -57,10 +57,10 @@ class Augmentation:
         angle, size = np.deg2rad(within(self.rotation)), factor(self.scale)
         across, down = within(2 * self.shift), within(2 * self.shift)  # the grid is 2 wide
         cos, sin = np.cos(angle) / size, np.sin(angle) / size
-        where = np.array([[mirror * cos, -mirror * sin, across], [sin, cos, down]]).transpose(2, 0, 1)
+        at = np.array([[mirror * cos, -mirror * sin, across], [sin, cos, down]]).transpose(2, 0, 1)
         grey = np.stack([factor(self.gamma), factor(self.contrast), within(self.brightness)])
 
-        where = torch.tensor(where, dtype=image.dtype, device=image.device)
+        where = torch.tensor(at, dtype=image.dtype, device=image.device)
         grid = F.affine_grid(where, list(image.shape), align_corners=False)
         image = F.grid_sample(image, grid, align_corners=False)  # black where nothing was
         mask = (F.grid_sample(mask, grid, align_corners=False) > 0.5).to(mask.dtype)

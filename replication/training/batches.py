@@ -1,6 +1,7 @@
 """What training reads of a slice store: (image, mask) pairs, neighbouring slices as channels, batches on the device."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -101,7 +102,8 @@ class SliceBatches:
     ) -> None:
         self.batch_size, self.change = batch_size, change
         # Lightning tells the sampler its epoch, and asks for both attributes of a DataLoader.
-        self.sampler, self.batch_sampler = SequentialSampler(dataset) if sampler is None else sampler, None
+        self.sampler: Any = SequentialSampler(dataset) if sampler is None else sampler
+        self.batch_sampler = None
         self.images, self.masks = (
             torch.from_numpy(np.ascontiguousarray(part[dataset.indices])).to(device)
             for part in (dataset.inputs, dataset.masks)

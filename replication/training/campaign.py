@@ -147,10 +147,10 @@ def work(
             late = minutes is not None and time.time() > started + 60 * minutes * (1 - LEAST)
             for name in [] if late else list(waiting):
                 first = get_run(name).first_stage
-                if ended.get(first) == "failed":
+                if ended.get(first or "") == "failed":
                     waiting.remove(name)
                     ended[name] = "not run"
-                elif lanes.free(name) and (first is None or ended.get(first) == "done"):
+                elif lanes.free(name) and (first is None or ended.get(first or "") == "done"):
                     waiting.remove(name)
                     lanes.busy[name] = context.Process(target=_train, args=(name, store, place))
                     lanes.busy[name].start()

@@ -23,7 +23,7 @@ def score(store: SliceStore, split: Split, target: str, masks: np.ndarray) -> di
     }
 
 
-def infection_inside(store: SliceStore, split: Split, lungs: np.ndarray) -> dict[str, float | None]:
+def infection_inside(store: SliceStore, split: Split, lungs: Any) -> dict[str, float | None]:
     """Share of infected pixels inside the predicted lungs: what the cascade cuts off, no second stage finds."""
 
     def share(rows: np.ndarray) -> float | None:

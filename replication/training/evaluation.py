@@ -67,7 +67,7 @@ def evaluate_masks(
         _check_identity(table["dsc"], table["ji"], cases)
 
     boundary = _boundary_scores(predicted, true)
-    patients = _patients(counts, boundary, groups, who, seed=seed, resamples=resamples)
+    by_person = _patients(counts, boundary, groups, who, seed=seed, resamples=resamples)
     pixels_true, pixels_predicted = counts[:, 0] + counts[:, 2], counts[:, 0] + counts[:, 1]
     infected = np.flatnonzero(pixels_true > 0)
     # Of equal DSC (0, mostly) the larger miss comes first.
@@ -84,7 +84,7 @@ def evaluate_masks(
             **{
                 name: {
                     **_spread(boundary[name]),
-                    "patient_mean": _mean(np.array([_nan(p[name]["mean"]) for p in patients])),
+                    "patient_mean": _mean(np.array([_nan(p[name]["mean"]) for p in by_person])),
                 }
                 for name in BOUNDARY
             },
@@ -219,11 +219,13 @@ def _boundary_scores(prediction: np.ndarray, truth: np.ndarray) -> dict[str, np.
         # MONAI 1.6 passes itself an argument that it deprecates.
         warnings.filterwarnings("ignore", ".*always_return_as_numpy", FutureWarning)
         for i in np.flatnonzero(some.all(0)):
-            pair = [torch.from_numpy(m[i : i + 1, None]) for m in (prediction, truth)]  # (1, 1, H, W)
-            hd95 = compute_hausdorff_distance(*pair, include_background=True, percentile=95)
+            found_, true = (torch.from_numpy(m[i : i + 1, None]) for m in (prediction, truth))  # (1, 1, H, W)
+            hd95 = compute_hausdorff_distance(found_, true, include_background=True, percentile=95)
             found["hd95"][i] = hd95.item()
             for name, tolerance in zip(BOUNDARY[1:], TOLERANCES, strict=True):
-                dice = compute_surface_dice(*pair, class_thresholds=[tolerance], include_background=True)
+                dice = compute_surface_dice(
+                    found_, true, class_thresholds=[tolerance], include_background=True
+                )
                 found[name][i] = dice.item()
     return found
 

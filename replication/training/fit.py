@@ -69,7 +69,7 @@ class SegmentationTask(L.LightningModule):
     def __init__(self, network: nn.Module, *, learning_rate: float, config: dict[str, Any]) -> None:
         super().__init__()
         self.network, self.learning_rate, self.config = network, learning_rate, config
-        self.loss = config.get("loss") if config.get("loss") in LOSSES else Run.loss  # a peer brings its own
+        self.loss: str = config["loss"] if config.get("loss") in LOSSES else Run.loss  # a peer brings its own
         self.counts: list[np.ndarray] = []
 
     def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
@@ -78,7 +78,7 @@ class SegmentationTask(L.LightningModule):
         self.log("train_loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(image))
         return loss
 
-    def on_train_batch_end(self, outputs: dict, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         # Reading the loss waits for a GPU, so not at each step.
         if batch_idx % 50 == 0 and not torch.isfinite(outputs["loss"]):
             raise not_finite(
@@ -96,7 +96,7 @@ class SegmentationTask(L.LightningModule):
         self.counts.clear()
         self.log("val_dsc", dsc, prog_bar=True)
 
-    def configure_optimizers(self) -> torch.optim.Optimizer | dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         adam = torch.optim.Adam(self.parameters(), lr=self.learning_rate)
         if "schedule" not in self.config:
             return adam
@@ -141,12 +141,16 @@ class Fitting:
     ) -> None:
         self.run, self.profile, self.task, self.folder = run, profile, task, folder
         self.most_epochs = profile.max_epochs[run.target]
-        recipe = RECIPES.get(run.recipe)
+        recipe = RECIPES.get(run.recipe or "")
         self.more = recipe if isinstance(recipe, Recipe) else None
         self.averaged = AveragedWeights(self.more.decay) if self.more else None
         self.history, self.time_limit = History(), Deadline(deadline)
         self.stopping = Stopping(monitor="val_loss", patience=profile.patience, check_on_train_epoch_end=True)
-        files = {"dirpath": folder, "save_on_train_epoch_end": True, "enable_version_counter": False}
+        files: dict[str, Any] = {
+            "dirpath": folder,
+            "save_on_train_epoch_end": True,
+            "enable_version_counter": False,
+        }
         self.trainer = _trainer(
             [
                 self.history,
@@ -191,8 +195,11 @@ class Fitting:
         more, seed = self.more, self.run.seed
         passes = self.profile.beyond_passes if more else 1
         sampler = EpochShuffle(len(datasets["train"]), seed=seed, passes=passes)
-        change = more and (lambda epoch: more.augmentation.of_epoch(seed=seed, epoch=epoch))
-        how = {"batch_size": self.profile.batch_size, "device": self.trainer.strategy.root_device}
+        change = (lambda epoch: more.augmentation.of_epoch(seed=seed, epoch=epoch)) if more else None
+        how: dict[str, Any] = {
+            "batch_size": self.profile.batch_size,
+            "device": self.trainer.strategy.root_device,
+        }
         train = SliceBatches(datasets["train"], sampler=sampler, change=change, **how)
         return train, SliceBatches(datasets["validation"], **how)
 
@@ -248,7 +255,7 @@ def _trainer(callbacks: list[Callback], **settings: Any) -> L.Trainer:
     # Devices found and products to try: the record has the one, nobody asked for the other.
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     # Deterministic mode would also fill every new tensor with NaN first; nothing here reads such memory.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     if not torch.cuda.is_available():
         keep_freed_memory()
     with warnings.catch_warnings():

@@ -63,7 +63,7 @@ class OtherLossRun(Run):
         loss: a key of `replication.training.recipe.LOSSES`.
     """
 
-    loss: str = Run.loss
+    loss: str = Run.loss  # type: ignore[misc]  # a field here alone
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class BeyondRun(Run):
         recipe: a key of `replication.training.recipe.RECIPES`.
     """
 
-    recipe: str = "beyond"
+    recipe: str = "beyond"  # type: ignore[misc]  # a field here alone
 
 
 @dataclass(frozen=True, kw_only=True)

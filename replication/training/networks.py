@@ -22,21 +22,22 @@ def make_network(run: Run, profile: Profile) -> nn.Module:
             changes["in_channels"] = 2
         if context := context_of(run.recipe):
             changes["in_channels"] = 1 + 2 * context
-        network = build_network(run.arm, **changes)
+        network: nn.Module = build_network(run.arm, **changes)
     else:
         network = build_peer(
             run.arm, **(((PEERS | OWN)[run.arm].narrow if profile.widths else {}) | run.network)
         )
-    return network.to(memory_format=torch.channels_last)
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # its types leave it out
 
 
 def run_config(run: Run, profile: Profile, network: nn.Module) -> dict[str, Any]:
     """Everything that decides a run's numbers, apart from data and code; part of its record."""
+    widths: Any = network.widths
     config = run_settings(run, profile) | {
         "optimizer": "Adam",
         "loss": f"its own ({run.arm})" if hasattr(network, "training_loss") else run.loss,
         "augmentation": None,
-        "widths": list(network.widths),
+        "widths": list(widths),
         "parameters": count_parameters(network),
     }
     return config | (RECIPES[run.recipe].config(passes=profile.beyond_passes) if run.recipe else {})

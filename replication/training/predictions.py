@@ -3,7 +3,7 @@
 import os
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -33,7 +33,7 @@ class StageInputs(NamedTuple):
 
     pixels: np.ndarray
     lungs: np.ndarray | None = None
-    first_stage: dict[str, str] | None = None
+    first_stage: dict[str, Any] | None = None
 
 
 def stage_inputs(run: Run, store: SliceStore, runs: Path) -> StageInputs:
@@ -74,6 +74,7 @@ def _first_stage(run: Run, store: SliceStore, folder: Path) -> tuple[np.ndarray,
             f"{path} holds predictions on other data (fingerprint {hashes['fingerprint'][:12]}, here "
             f"{store.fingerprint[:12]}); train {run.first_stage} on this store first."
         )
+    assert run.first_stage is not None
     return masks, {"run": run.first_stage, "weights_sha256": hashes["weights_sha256"]}
 
 

@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
-import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
@@ -106,7 +105,7 @@ class AveragedWeights(Callback):
         self.average: dict[str, Tensor] = {}
         self.own: dict[str, Tensor] = {}
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         if self.average:  # resumed
             self.average = {k: v.to(pl_module.device) for k, v in self.average.items()}
         else:
@@ -114,7 +113,7 @@ class AveragedWeights(Callback):
 
     @torch.no_grad()
     def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         steps = trainer.global_step
         share = 1 - min(self.decay, (1 + steps) / (10 + steps))
@@ -124,11 +123,11 @@ class AveragedWeights(Callback):
         for key in now.keys() - set(real):  # counters
             self.average[key].copy_(now[key])
 
-    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
         self.own = _copied(pl_module.network)
         pl_module.network.load_state_dict(self.average)
 
-    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         pl_module.network.load_state_dict(self.own)
         self.own = {}
 

@@ -93,7 +93,7 @@ def fuse(
             f"size {size}, workers {workers}, window {window}: "
             "expected size >= 8, workers >= 1 and a window that rises"
         )
-    settings = {
+    settings: dict[str, Any] = {
         "preparation": preparation, "window": [float(v) for v in window], "size": size,
         "revision": REVISION, **({} if published else {"own": (own or Own()).settings()}),
         **({"all_slices": True} if all_slices and preparation == "minmax-clahe" else {}),

@@ -60,7 +60,8 @@ def warp(pictures: Pictures, zoom_shift: NDArray) -> Pictures:
     """Zoom and shift (rows' zoom, columns' zoom, rows' shift, columns' shift), bilinear, as A X B^T."""
     side = pictures.shape[1]
     zoom_y, zoom_x, shift_y, shift_x = map(float, zoom_shift)  # a search moves one at a time
-    return _weights(side, zoom_y, shift_y) @ pictures @ _weights(side, zoom_x, shift_x).T
+    rows, columns = _weights(side, zoom_y, shift_y), _weights(side, zoom_x, shift_x)
+    return rows @ pictures @ columns.T  # type: ignore[return-value]  # numpy's types say float64
 
 
 def first_fit(a: Pictures, b: Pictures) -> tuple[float, NDArray]:

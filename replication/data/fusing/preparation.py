@@ -8,7 +8,7 @@ not (row 17). What other filters would have kept is counted beside, because the 
 
 import io
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,7 @@ def slices_of(
     """
     with ExitStack() as stack:
         own = settings.get("own")
-        parts = open_parts(paths, own) if own else {
+        parts: Mapping[str, Any] = open_parts(paths, own) if own else {
             part: Volume(paths[part], scratch=store / ".fusion") for part in PARTS
         }  # fmt: skip
         volumes = {part: stack.enter_context(volume) for part, volume in parts.items()}
@@ -108,7 +108,7 @@ def _survey(volumes: dict[str, Volume], window: tuple[float, float], bar: tqdm) 
     for k in range(depth):
         plane = volumes["ct"].plane(k)
         low[k], high[k] = plane.min(), plane.max()
-        outside += np.count_nonzero((plane < GREY[0]) | (plane > GREY[1]))
+        outside += int(np.count_nonzero((plane < GREY[0]) | (plane > GREY[1])))
         seen["lung"][k] = np.count_nonzero(volumes["lung"].mask(k, labels=LABELS["lung"]))
         labels = volumes["infection"].mask(k, labels=LABELS["infection"])
         seen["effusion"][k] = np.count_nonzero(labels == EFFUSION)
@@ -141,7 +141,8 @@ def _write_all(
     shown = (0.0, 255.0) if seen["windowed"] else settings["window"]
     unit = Intensity("grey" if seen["windowed"] else "hounsfield")
     shrink = _cubic_mask if recipe else _nearest_mask
-    rows, dropped = [], {}
+    rows: list[dict] = []
+    dropped: dict[str, int] = {}
     for k in range(depth):
         index = depth - 1 - k if turn.z else k
         bar.update()
@@ -169,7 +170,9 @@ def _write_all(
             grey = minmax_clahe(unit.apply(picture), size=size, ends=unit.ends)
         else:  # a store that was begun before slices had ends in common
             grey = minmax_clahe(picture, size=size)
-        rows.append(write_slice(store, name, index, (grey, *masks), patient=settings.get("patient")))
+        rows.append(
+            write_slice(store, name, index, (grey, masks[0], masks[1]), patient=settings.get("patient"))
+        )
     return sorted(rows, key=lambda row: row["slice_index"]), dropped
 
 
@@ -188,9 +191,9 @@ def windowed(
     low, high = window
     grey = (np.clip(picture, low, high).astype(np.float32) - low) * (255 / (high - low))
     # Pillow's bicubic widens its kernel when it shrinks: that is the antialiasing.
-    grey = Image.fromarray(_square(grey) if pads is None else np.pad(grey, pads))
-    grey = grey.resize((size, size), Image.Resampling.BICUBIC)
-    return np.rint(np.clip(np.asarray(grey), 0, 255)).astype(np.uint8)
+    square = Image.fromarray(_square(grey) if pads is None else np.pad(grey, pads))
+    small = square.resize((size, size), Image.Resampling.BICUBIC)
+    return np.rint(np.clip(np.asarray(small), 0, 255)).astype(np.uint8)
 
 
 def minmax_clahe(
@@ -211,7 +214,7 @@ def minmax_clahe(
     low, high = ends or (grey.min(), grey.max())
     spread = max(float(high - low), 1e-6)  # a flat slice stays flat
     grey = (np.clip((grey - low) / spread, 0, 1) * 255).astype(np.uint8)
-    return cv2.createCLAHE(clipLimit=7.0, tileGridSize=(8, 8)).apply(grey)
+    return np.asarray(cv2.createCLAHE(clipLimit=7.0, tileGridSize=(8, 8)).apply(grey), np.uint8)
 
 
 def without_spikes(picture: NDArray, *, most: float) -> NDArray[np.float32]:
@@ -228,8 +231,8 @@ def without_spikes(picture: NDArray, *, most: float) -> NDArray[np.float32]:
 def _cubic(picture: NDArray, size: int) -> NDArray[np.float32]:
     import cv2
 
-    picture = np.ascontiguousarray(picture, np.float32)
-    return cv2.resize(picture, (size, size), interpolation=cv2.INTER_CUBIC)
+    small = cv2.resize(np.ascontiguousarray(picture, np.float32), (size, size), interpolation=cv2.INTER_CUBIC)
+    return np.asarray(small, np.float32)
 
 
 def _cubic_mask(mask: NDArray, size: int) -> NDArray[np.bool_]:
@@ -237,8 +240,8 @@ def _cubic_mask(mask: NDArray, size: int) -> NDArray[np.bool_]:
 
 
 def _nearest_mask(mask: NDArray, size: int) -> NDArray[np.bool_]:
-    mask = Image.fromarray(_square(mask.astype(np.uint8)))
-    return np.asarray(mask.resize((size, size), Image.Resampling.NEAREST)) > 0
+    whole = Image.fromarray(_square(mask.astype(np.uint8)))
+    return np.asarray(whole.resize((size, size), Image.Resampling.NEAREST)) > 0
 
 
 def _square(picture: NDArray) -> NDArray:

@@ -43,7 +43,7 @@ def _files_in(folder: Path, *, strict: bool) -> dict[str, Path]:
     paths = [p for p in folder.iterdir() if stem(p.name) and p.name[0] != "."] if folder.is_dir() else []
     for path in sorted(paths):
         try:
-            name = canonical(stem(path.name))
+            name = canonical(stem(path.name) or "")
         except ValueError as error:
             if strict:
                 raise ValueError(f"{path}: {error}") from error

@@ -72,7 +72,7 @@ def download(
     inventory = Inventory(Path(folder).expanduser(), checksums or {})
     needed = [(s, a) for s in chosen.values() for a in s.archives if a.part]
     found = find_local(local, {a.name for _, a in needed})
-    how = {"offline": offline, "tries": tries, "timeout": timeout, "progress": progress}
+    how: dict[str, Any] = {"offline": offline, "tries": tries, "timeout": timeout, "progress": progress}
     told: dict[str, Any] = {"fetched": [], "unpacked": [], "linked": 0, "checksums": {}}
     problems = []
     for source, archive in needed:
@@ -216,7 +216,7 @@ def survey(source: Source, inventory: Inventory) -> dict[str, int]:
                 bad.append(f"{inventory.volumes / name}.nii.gz: missing")
                 continue
             try:
-                shape = nib.load(path).shape
+                shape = nib.Nifti1Image.from_filename(path).shape
             except _UNREADABLE as error:
                 bad.append(f"{path}: not a readable NIfTI file ({error}); delete it and run again")
                 continue

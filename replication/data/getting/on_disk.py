@@ -49,7 +49,7 @@ def find_local(folders: Iterable[str | os.PathLike], archives: Collection[str]) 
         if not folder.is_dir():
             raise FileNotFoundError(f"{folder}: no such folder; `local` lists folders that hold data")
         # The full path, because the folder named may itself be `rp_im`.
-        level = [(folder.resolve(), None)]
+        level: list[tuple[Path, str | None]] = [(folder.resolve(), None)]
         for _ in range(LEVELS + 1):
             level = [below for here, known in level for below in _look(here, known, archives, found)]
     return found

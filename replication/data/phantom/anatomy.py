@@ -11,11 +11,12 @@ smooth. Nothing here is meant to be diagnostic.
 
 from copy import copy
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float32]
+Array = NDArray[np.floating[Any]]
 COARSE_MM, COARSE_STEP = 4.0, 4.0  # grid on which lungs are measured and vessels are grown
 INFECTED_AT = 0.45  # opacity from which a pixel is labelled: annotators draw inside a fuzzy rim
 
@@ -23,7 +24,7 @@ INFECTED_AT = 0.45  # opacity from which a pixel is labelled: annotators draw in
 def squircle(x: Array, y: Array, a: float, b: float, *, square: float = 0.0) -> Array:
     """Distance to an ellipse with half-axes a, b at the origin; `square` 1 fills its corners."""
     u, v = (x / a) ** 2, (y / b) ** 2
-    k = np.sqrt(u + v) + 1e-6
+    k: Array = np.sqrt(u + v) + 1e-6
     slope = np.sqrt(u / a**2 + v / b**2) / k + 1e-6
     if square:
         k = k + square * (np.sqrt(np.sqrt(u * u + v * v)) - k)
@@ -233,9 +234,8 @@ class Chest:
         out = []
         for (cx, cy, a, b), top in zip(((-56, 24, 78, 84), (60, 20, 70, 80)), self.dome, strict=True):
             s = max((top - z) / 72, 0.0) ** 0.5
-            inside = s > 0.02
-            grown = squircle(x - cx, y - cy, a * s, b * s, square=0.25) if inside else None
-            out.append(grown if inside else np.full(np.broadcast(x, y).shape, 99, np.float32))
+            nothing = np.full(np.broadcast(x, y).shape, 99, np.float32)
+            out.append(squircle(x - cx, y - cy, a * s, b * s, square=0.25) if s > 0.02 else nothing)
         return out[0], out[1]
 
     def lungs(self, x: Array, y: Array, z: float) -> Array:

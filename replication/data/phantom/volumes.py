@@ -231,7 +231,7 @@ def write_phantoms(
 def _stamp(path: Path) -> str | None:
     """The arguments that a written volume carries in its header; None if it is not there."""
     try:
-        return nib.load(path).header["descrip"].item().decode()
+        return nib.Nifti1Image.from_filename(path).header["descrip"].item().decode()
     except (OSError, EOFError, zlib.error, nib.filebasedimages.ImageFileError):
         return None
 
