@@ -95,6 +95,7 @@ RUN = (
     ".venv/bin/papermill notebooks/05_training.ipynb own.ipynb -p run table2-infection -p profile smoke "
     '-p slices "$PWD/scans/slices"',
     ".venv/bin/snakemake -n --profile workflow/local --cores 2",
+    ".venv/bin/chs-net segment scans/volumes/ct --dry-run",
 )  # fmt: skip
 # What must lie in the copy afterwards.
 LEFT = {
