@@ -35,7 +35,7 @@ AFFINE = np.diag([-8.0, 8, 12, 1])
 NIFTI = ("bytes of the header", "bytes anywhere", "cut", "cut gzip", "bytes of the gzip", "junk", "dimensions", "affine",
          "codes", "type", "scaling", "offset", "not finite", "values")  # fmt: skip
 DICOM = ("bytes of one file", "cut file", "junk file", "tag gone", "tag changed", "tag changed in one", "positions", "empty file",
-         "pixels short", "syntax")  # fmt: skip
+         "pixels short", "syntax", "tags emptied")  # fmt: skip
 TAGS: dict[str, list[Any]] = {
     "Rows": [0, 1, 7, 65535], "Columns": [0, 3, 65535], "BitsAllocated": [1, 8, 32, 12], "BitsStored": [0, 8, 33],
     "PixelRepresentation": [1, 7], "SamplesPerPixel": [0, 3], "PixelSpacing": [[0, 0], [1], [-1, 2], ["nan", 1]],
@@ -44,6 +44,11 @@ TAGS: dict[str, list[Any]] = {
     "Modality": ["MR", "", "SR"], "ImageType": [["DERIVED", "SECONDARY", "LOCALIZER"], []], "SeriesInstanceUID": ["", "1.2"],
     "NumberOfFrames": [0, 4, -1], "PhotometricInterpretation": ["MONOCHROME1", "RGB", ""], "SliceThickness": [0, -3],
 }  # fmt: skip
+
+
+EMPTIED = ("SeriesInstanceUID", "StudyInstanceUID", "SOPInstanceUID", "SOPClassUID", "FrameOfReferenceUID", "Modality", "ImageType",
+           "SeriesNumber", "SeriesDescription", "InstanceNumber", "PatientID", "PixelSpacing", "ImagePositionPatient", "RescaleSlope",
+           "RescaleIntercept", "PhotometricInterpretation", "SamplesPerPixel", "BitsStored", "PixelRepresentation", "Rows")  # fmt: skip
 
 
 def chest(rng: np.random.Generator) -> np.ndarray:
@@ -119,7 +124,13 @@ def make_dicom(kind: str, folder: Path, rng: np.random.Generator) -> Path:
     series = write_dicom(folder / "series", chest(rng), AFFINE)
     files = sorted(series.iterdir())
     one = files[rng.integers(len(files))]
-    for path in files if kind in ("tag gone", "tag changed") else [one]:
+    some = rng.choice(EMPTIED, rng.integers(1, 8), replace=False)  # as an anonymiser does it
+    for path in files if kind in ("tag gone", "tag changed", "tags emptied") else [one]:
+        if kind == "tags emptied":
+            data = pydicom.dcmread(path)
+            for name in some:
+                data[name].value = None
+            data.save_as(path, enforce_file_format=False)
         if kind in ("tag gone", "tag changed", "tag changed in one", "positions", "pixels short", "syntax"):
             data = pydicom.dcmread(path)
             if kind == "tag gone" and tag in data:
