@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 import chslib
 from replication.data.reading.kinds import files_below
 from replication.data.reading.scan import Scan
+from replication.scans.density import densities, hardly_differ, quartiles
 from replication.scans.segment import Found
 from replication.scans.steps import Cleaning
 
@@ -59,6 +60,7 @@ def report(
             "infected_share": round(infection / lungs, 4) if lungs else None,
         }  # fmt: skip
 
+    density = quartiles(densities(scan, found.lungs, found.infection))
     return {
         "use": NOT_CLINICAL,
         "scan": {
@@ -71,7 +73,8 @@ def report(
             for name, mask in (("lungs", found.lungs), ("infection", found.infection))
         },
         "sides": {side: amounts(part) for side, part in sides.items()},
-        "warnings": found.warnings,
+        "density": density,
+        "warnings": [*found.warnings, *hardly_differ(density)],
         "cleaning": {"steps": asdict(cleaning), "voxels_taken": found.taken},
         "weights": weights,
         "version": chslib.__version__,

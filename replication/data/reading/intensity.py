@@ -115,8 +115,9 @@ def recognise(sample: NDArray, *, told: str = "auto", beside: NDArray | None = N
     if finite.min() == finite.max():
         raise ValueError(f"every sampled voxel is {finite[0]:g}; no CT")
     low, high = np.quantile(finite, (OUTLIERS, 1 - OUTLIERS), method="nearest").tolist()
-    shares = {kind: _shares(finite - offset) for kind, offset in OFFSETS.items()}
-    fitting = [k for k, (air, soft) in shares.items() if air >= LEAST_AIR and soft >= LEAST_SOFT]
+    shares, fitting = _fitting(finite)
+    if len(fitting) > 1:  # padding may look like tissue of the other kind
+        shares, fitting = _fitting(finite[finite != _padding(finite)])
     if told == "auto" and fitting != ["hounsfield"]:
         _refuse_labels(sample, beside, high=high)
     if told == "grey" or told == "auto" and 0 <= low and high <= 255:
@@ -153,6 +154,12 @@ def _refuse_labels(sample: NDArray, beside: NDArray | None, *, high: float) -> N
             f"a label map or mask, no CT: {needed} value{'s' * (needed > 1)} ({shown}{', ...' * (needed > 6)}) fill it, where a CT has "
             "noise. Give the scan that it was drawn on; if these numbers are a CT: --intensity hounsfield, offset or grey"
         )
+
+
+def _fitting(finite: NDArray) -> tuple[dict[str, tuple[float, float]], list[str]]:
+    """By kind the shares of air and soft tissue, and the kinds of which there is enough of both."""
+    shares = {kind: _shares(finite - offset) for kind, offset in OFFSETS.items()}
+    return shares, [k for k, (air, soft) in shares.items() if air >= LEAST_AIR and soft >= LEAST_SOFT]
 
 
 def _padding(hounsfield: NDArray) -> float:

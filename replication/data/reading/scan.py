@@ -23,6 +23,8 @@ from replication.data.reading.orientation import header_axes
 
 AXES = "LAS"  # in which `np.rot90` of a plane is the picture: spine at the bottom, the patient's right on the left
 OBLIQUE, SHEARED = 15.0, 1.0  # degrees from which it is said
+UNITS = {1: ("metres", 1e3), 3: ("micrometres", 1e-3)}  # of NIfTI's `xyzt_units`; 2 and 0 are mm
+PLAUSIBLE = (0.05, 100.0)  # mm: the longest side of a CT's voxel
 SAMPLED = 1 << 20  # voxels that are looked at to recognise the unit
 
 
@@ -63,7 +65,7 @@ class Scan:
         self.dicom: Dicom | None = None
         image = self._read(series)
         self._header, self._voxels = image.header, np.asanyarray(image.dataobj)
-        self._affine = image.affine
+        self._affine = self._in_mm(image.affine)
         self.axes = check_axes(axes, self.path) if axes else self._told_axes()
         self._turn = orientations.ornt_transform(
             orientations.axcodes2ornt(tuple(self.axes)), orientations.axcodes2ornt(tuple(AXES))
@@ -155,6 +157,21 @@ class Scan:
                 voxels[:, :, k] = plane
         source.finish()
         return voxels
+
+    def _in_mm(self, affine: NDArray | None) -> NDArray | None:
+        """The affine in mm, by the header's code: NIfTI allows metres and micrometres; a mask's header stays as it came."""
+        code = int(self._header["xyzt_units"]) & 7 if "xyzt_units" in self._header else 0
+        name, mm = UNITS.get(code, ("mm", 1.0))
+        if affine is None or mm == 1:
+            return affine
+        longest = nib.affines.voxel_sizes(affine).max()
+        if longest * mm < PLAUSIBLE[0] or longest * mm > PLAUSIBLE[1]:
+            self.doubts.append(
+                f"the header's unit is {name}, of which voxels would be {longest:g} long: taken as mm"
+            )
+            return affine
+        self.notes.append(f"the header's unit is {name}, not mm: lengths are converted")
+        return np.diag([mm, mm, mm, 1.0]) @ affine
 
     def _told_axes(self) -> str:
         """What the header says, where it says it once."""

@@ -1,0 +1,158 @@
+"""Numbers that are none: a few voxels of any value change nothing elsewhere, label maps are no CT, millilitres are millilitres."""
+
+import os
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from replication.data.reading.intensity import BRIGHTEST, DARKEST
+from replication.data.reading.scan import Scan
+from replication.scans.density import densities, hardly_differ, quartiles
+from replication.scans.report import report
+from replication.scans.segment import Found, segment
+from replication.scans.steps import NOTHING, Cleaning
+
+CASES = Path(os.environ.get("CHS_CASES", "/nowhere"))
+VALUES = {"metal": 3071, "a bug": 43030, "bone": 1400, "wrapped": 65530, "padding": -32768, "air": -1024, "nan": np.nan,
+          "inf": np.inf, "-inf": -np.inf, "nonsense": 1e30, "beyond float32": 1e300}  # fmt: skip
+
+
+def outliers(shape: tuple[int, int, int], how: str) -> np.ndarray:
+    """Where: a thousandth of the voxels, spread, or clips of 2 x 2 through all planes."""
+    at = np.zeros(shape, bool)
+    if how == "spread":
+        at.reshape(-1)[np.random.default_rng(0).choice(at.size, at.size // 1000, replace=False)] = True
+    else:
+        x, y = shape[0] // 2, shape[1] // 2
+        at[x : x + 2, y : y + (2 if at[..., 0].size >= 4000 else 1)] = True
+    assert at.mean() <= 0.0011
+    return at
+
+
+def beside(at: np.ndarray) -> np.ndarray:
+    """These and their neighbours in the plane, which a picture of another size mixes with them."""
+    wide = np.pad(at, ((1, 1), (1, 1), (0, 0)))
+    return np.any([np.roll(wide, (i, j), (0, 1)) for i in (-1, 0, 1) for j in (-1, 0, 1)], 0)[1:-1, 1:-1]
+
+
+@pytest.mark.parametrize("how", ["spread", "clip"])
+@pytest.mark.parametrize("value", VALUES.values(), ids=VALUES)
+def test_a_thousandth_of_the_voxels_of_any_value_changes_less_than_a_hundredth_elsewhere(
+    value, how, drawn, put, eyes
+):
+    at = outliers(drawn.hu.shape, how)
+    hu = np.where(at, value, drawn.hu.astype(np.float64))
+    scans = Scan(put(drawn.hu, drawn.affine)), Scan(put(hu, drawn.affine, "other.nii.gz"))
+    right, found = (segment(scan, eyes, cleaning=NOTHING) for scan in scans)
+    for name in ("lungs", "infection"):
+        before, after = (int(getattr(one, name)[~beside(at)].sum()) for one in (right, found))
+        assert abs(after - before) < 0.01 * before, name
+    if not DARKEST <= value <= BRIGHTEST:
+        assert f"{at.sum()} of {at.size} voxels" in " ".join(scans[1].notes)
+
+
+@pytest.mark.parametrize(
+    "change, kind",
+    [
+        (lambda hu: np.interp(hu, (-1250, 250), (0, 255)), "grey"),
+        (lambda hu: np.interp(hu, (-1250, 250), (0, 1)), "grey"),
+        (lambda hu: hu + 1024.0, "offset"),
+        (lambda hu: hu.astype(float), "hounsfield"),
+    ],
+    ids=["grey", "unit", "offset", "hounsfield"],
+)
+@pytest.mark.parametrize("value", [VALUES["a bug"], VALUES["padding"], VALUES["nan"]])
+def test_outliers_do_not_decide_what_the_numbers_are(change, kind, value, drawn, put):
+    numbers = change(drawn.hu)
+    numbers[outliers(numbers.shape, "spread")] = value
+    scan = Scan(put(numbers, drawn.affine))
+    assert scan.intensity.kind == kind
+    low, high = scan.intensity.ends
+    assert all(low <= scan.plane(k).min() and scan.plane(k).max() <= high for k in range(scan.shape[2]))
+
+
+@pytest.mark.parametrize("value", [np.inf, np.nan, 63536, 64512, 32768, 3071, 1072, -3024, 1e30])
+def test_padding_outside_the_circle_is_air_whatever_it_is(value, drawn, put):
+    x, y = np.ogrid[: drawn.hu.shape[0], : drawn.hu.shape[1]]
+    corner = ((x - 31) ** 2 + (y - 28) ** 2 > 31**2)[..., None] & np.ones(drawn.hu.shape, bool)
+    scan = Scan(put(np.where(corner, value, drawn.hu.astype(np.float64)), drawn.affine))
+    assert all((scan.plane(k)[corner[..., k]] == DARKEST).all() for k in range(scan.shape[2]))
+    assert scan.notes
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda lung, bad: lung,
+        lambda lung, bad: lung * 255,
+        lambda lung, bad: bad * 0 + (np.arange(bad.size).reshape(bad.shape) == 9),
+        lambda lung, bad: lung + 2 * bad,
+        lambda lung, bad: (lung + 10 * bad).astype(np.float64),
+        lambda lung, bad: lung.astype(np.int16) * 1000,
+        lambda lung, bad: lung.astype(np.float32) / 2,
+        lambda lung, bad: np.add.outer(np.add.outer(np.arange(62) // 8 * 7, np.arange(56) // 8), np.zeros(12)) * 3,
+        lambda lung, bad: np.where(np.arange(12) == 3, 7, lung),
+    ],
+    ids=["0 1", "0 255", "one voxel", "classes", "floats", "0 1000", "halves", "many organs", "with an outlier"],
+)  # fmt: skip
+def test_a_label_map_is_no_ct(change, drawn, put):
+    labels = change(drawn.lung, drawn.infection)
+    path = put(labels.astype(labels.dtype if labels.dtype != np.int64 else np.uint8), drawn.affine)
+    with pytest.raises(ValueError, match=r"scan\.nii\.gz: a label map or mask, no CT.*--intensity"):
+        Scan(path)
+
+
+@pytest.mark.parametrize(
+    "unit, factor", [("mm", 1), ("meter", 1e-3), ("micron", 1e3), ("unknown", 1), ("meter", 1)]
+)
+def test_millilitres_follow_the_header_s_unit_and_a_mask_keeps_the_header(unit, factor, drawn, tmp_path):
+    image = nib.Nifti1Image(drawn.hu, np.diag([factor] * 3 + [1]) @ drawn.affine)
+    image.header.set_xyzt_units(unit)
+    nib.save(image, tmp_path / "scan.nii")
+    scan = Scan(tmp_path / "scan.nii")
+    assert np.allclose(scan.spacing, (4.8, 5.2, 9.0)) and np.allclose(scan.affine, drawn.affine, rtol=1e-5)
+    assert bool(scan.doubts) == (unit == "meter" and factor == 1) and bool(scan.notes) == (factor != 1)
+    nib.save(scan.image(drawn.lung), tmp_path / "mask.nii")
+    mask = nib.load(tmp_path / "mask.nii")
+    assert np.allclose(mask.affine, image.affine) and mask.header["xyzt_units"] == image.header["xyzt_units"]
+
+
+@pytest.mark.parametrize(
+    "infected, warned", [(-810, True), (-740, True), (-400, False), (40, False)], ids=str
+)
+def test_the_report_warns_where_the_infected_is_no_denser_than_lung(infected, warned, drawn, put):
+    rng = np.random.default_rng(0)
+    hu = drawn.hu.copy()
+    hu[drawn.lung > 0] = rng.normal(-820, 40, int((drawn.lung > 0).sum()))
+    hu[drawn.infection > 0] = rng.normal(infected, 40, int((drawn.infection > 0).sum()))
+    scan = Scan(put(hu, drawn.affine))
+    told = report(scan, Found(drawn.lung, drawn.infection), sha256="", cleaning=NOTHING, weights={})
+    assert told["density"]["infection_hu"][1] == pytest.approx(infected, abs=25)
+    assert told["density"]["rest_of_lungs_hu"][1] == pytest.approx(-820, abs=25)
+    assert any("hardly denser" in line and "Colombi" in line for line in told["warnings"]) == warned
+    assert hardly_differ(quartiles(densities(scan, drawn.lung, drawn.lung * 0))) == []
+
+
+# ---- the small CT, where it is present ---------------------------------------------------------
+
+
+@pytest.mark.skipif(not CASES.is_dir(), reason="CHS_CASES names no folder of stored cases")
+@pytest.mark.parametrize("how", ["spread", "clip"])
+@pytest.mark.parametrize("value", [3071, 43030, 1e30, "any"])
+def test_so_it_is_on_the_small_ct_by_trained_networks(value, how, put):
+    from replication.scans.weights import load_cascade
+
+    image = nib.load(CASES / "RAS" / "ct" / "scan.nii.gz")
+    hu = np.asanyarray(image.dataobj)[..., 20:28].astype(np.float64)
+    at = outliers(hu.shape, how)
+    wrong = np.random.default_rng(1).choice(list(VALUES.values()), hu.shape) if value == "any" else value
+    cascade = load_cascade("cpu/table2-infection")
+    right, found = (
+        segment(Scan(put(v, image.affine)), cascade, cleaning=Cleaning())
+        for v in (hu, np.where(at, wrong, hu))
+    )
+    for name in ("lungs", "infection"):
+        before, after = (int(getattr(one, name).sum()) for one in (right, found))
+        assert abs(after - before) < 0.01 * before, name
