@@ -7,9 +7,10 @@ nothing is read back within an epoch. Seeds and folds of an architecture share i
 """
 
 import copy
+import gc
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -234,6 +235,17 @@ class FastFits:
             "form": steps.form,
             "history": history,
         }
+
+    def keep(self, runs: Iterable[Run], profile: Profile) -> None:
+        """Give back graphs and buffers, up to 9 GiB an architecture, that none of these runs to come has."""
+        wanted = {key_of(run, profile) for run in runs}
+        if not (done := self._steps.keys() - wanted):
+            return
+        for key in done:
+            del self._steps[key]
+        gc.collect()  # a graph and the network that it was captured from hold each other
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
     def _prepared(
         self, run: Run, profile: Profile, datasets: dict[str, SliceDataset]

@@ -64,7 +64,9 @@ def train_list(
     started, fits, became = time.time(), FastFits(), {}
     with ThreadPoolExecutor(1) as behind:
         exports = []
-        for name in with_first_stages(names):
+        order = with_first_stages(names)
+        for i, name in enumerate(order):
+            fits.keep(map(get_run, order[i:]), get_profile(profile))
             run, record = get_run(name), Path(results, profile, f"{name}.json")
             left = started + 60 * minutes - time.time()
             if record.is_file() and Path(runs, profile, name, "masks.npz").is_file():

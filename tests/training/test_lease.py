@@ -5,9 +5,11 @@ import os
 import subprocess
 import sys
 import tarfile
+import weakref
 from pathlib import Path
 
 import pytest
+import torch
 
 from replication.evidence.records import read_record
 from replication.training import lease
@@ -79,6 +81,25 @@ def test_a_run_that_cannot_end_is_not_begun_and_one_that_failed_holds_up_no_othe
     became = lease.train_list(list(RUNS), store, minutes=60, **where)
     assert became["table2-lungs"] == became["table4-bu"] == "failed: ValueError: no luck"
     assert became["table2-infection"] == "not run"
+
+
+def test_what_no_later_run_has_is_given_back(tmp_path, monkeypatch):
+    held, networks = [], {}
+
+    def train(name, store, fits, *_):
+        image, run, smoke = torch.zeros(1, 1, 16, 16), get_run(name), get_profile("smoke")
+        steps = fits._for(run, smoke, torch.nn.Conv2d(1, 1, 3, padding=1), (image, image))
+        networks[name] = weakref.ref(steps.network)
+        del steps
+        held.append(len(fits._steps))
+        return "failed"
+
+    monkeypatch.setattr(lease, "_train", train)
+    where = {"slices": "", "results": str(tmp_path), "runs": str(tmp_path)}
+    names = ["table4-bu", "table4-full", "table4-bu-seed1", "table3-miniseg"]
+    lease.train_list(names, None, profile="smoke", minutes=60, **where)
+    assert held == [1, 2, 1, 1]
+    assert networks["table4-full"]() is None and networks["table4-bu"]() is None  # no second holder
 
 
 def test_what_a_run_needs_follows_the_epochs_that_were_measured():
