@@ -49,7 +49,7 @@ def rows_of(numbers: Any) -> dict[str, list[Row]]:
         told = numbers.value(f"copied {protocol} infection")
         return Row("Copying the most similar slice", float(told) if told != NOT_RUN else None, "copy")
 
-    sealed = numbers.sealed("paper/table4-full")
+    sealed = numbers.measured.sealed_of("paper/table4-full")
     return {
         "Random slices: patients it knows": [
             Row("The paper", float(numbers.value("paper t2-infection-dsc")), "paper"),

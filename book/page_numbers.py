@@ -14,18 +14,23 @@ A page has, between double braces, one of
     cut RUN, cut gain PROTOCOL
                              Dice coefficient at the threshold that validation slices choose; what that adds,
                              least to most
-    alarms share RUN, alarms dsc RUN
-                             replication.analysis.false_alarms.mean_over_folds
+    alarms share RUN, alarms reach RUN, alarms dsc RUN
+                             of a row's folds, or of one: mean share of healed lung called infected, least to most, mean
+                             Dice coefficient of the weights that were asked
     spread RUN RUN ...       the most by which the Dice coefficients of runs differ, rounded up; lowest, highest: these
     agree                    how far radiologists agree (book/first_figure.py has the source)
     paper ID, ours ID, seeds ID, new ID, folds ID
                              of a line of the ledger: theirs, ours on random slices, of how many seeds, ours
                              on new patients, and of how many folds
     sealed PROFILE/RUN [VOLUME]
-                             Dice coefficient of committed weights on the three sealed volumes, or on one of them
+                             Dice coefficient of committed weights on the three sealed volumes, or on one of them;
+                             lowest, highest: of all weights for infection
+    person RUN               mean over all new patients of a run, each with a Dice coefficient of its own
+    steps excluded           how many of the steps of Tables 4 and 5 our intervals exclude (replication.evidence.steps)
+    judged WORD ID ...       how many of some lines of the ledger have a verdict that begins with this word: "four of five"
     verdict ID, at ID        of a line, too: the verdict, and the size and epochs at which it was reached
     line ID                  a row's cells: paper, ours, new (and of how many folds, if not of all), where
-                             the verdict was reached, the verdict
+                             the verdict was reached, the verdict and whose tolerance it has, if borrowed
     implied ID               the Jaccard index that goes with the paper's Dice coefficient
     slices, people, runs     of the committed records: slices and patients of their store, their number
     register                 rows of the register
@@ -46,12 +51,12 @@ from typing import Any
 
 from explorers import explorer
 from first_figure import RADIOLOGISTS, figure
+from measured import NOT_RUN, Measured
 
 PLACE = re.compile(r"\{\{ ([^{}]+) \}\}")
-NOT_RUN = "not run"
 LEDGER = ("paper", "ours", "seeds", "new", "folds", "implied", "line", "at", "verdict")
 FOLDS = 5  # of the patient protocol, replication.data.slices.splits.FOLDS
-COUNTS = {1: "one", 0: "no", 2: "two", 3: "three"}
+COUNTS = {1: "one", 0: "no", 2: "two", 3: "three", 4: "four", 5: "five", 6: "six"}
 
 
 class Numbers:
@@ -59,6 +64,7 @@ class Numbers:
 
     def __init__(self, source: Path) -> None:
         self.source = source
+        self.measured = Measured(source / "results")
         self._profiles: dict[str, Any] = {}
 
     def fill(self, page: Path) -> None:
@@ -95,8 +101,8 @@ class Numbers:
             return self._ledger(what, *names)
         fixed: dict[str, Callable[..., str]] = {
             "mean": self._mean, "patients": self._patients, "reach": self._reach, "epochs": self._epochs, "size": self._size,
-            "copied": self._copied, "sealed": self._sealed, "cut": self._cut, "spread": partial(self._over, lambda s: math.ceil((max(s) - min(s)) * 100) / 100), "slices": self._slices, "people": self._people, "runs": self._runs,
-            "register": self._register, "open": self._open, "card": self._card, "alarms": self._alarms, "figure": partial(figure, self), "explore": partial(explorer, self),
+            "copied": self.measured.copied, "sealed": self.measured.sealed, "cut": self.measured.cut, "spread": partial(self._over, lambda s: math.ceil((max(s) - min(s)) * 100) / 100), "slices": self._slices, "people": self._people, "runs": self._runs,
+            "register": self._register, "open": self._open, "card": self._card, "alarms": self.measured.alarms, "person": self._person, "judged": self._judged, "steps": self._steps, "figure": partial(figure, self), "explore": partial(explorer, self),
             "lowest": partial(self._over, min), "highest": partial(self._over, max), "agree": lambda: f"{RADIOLOGISTS:.2f}",
         }  # fmt: skip
         return fixed[what](*names) if what in fixed else self._score(what, *names)
@@ -177,12 +183,23 @@ class Numbers:
         *rest, last = sorted(f"{scores['dsc']:.2f}" for scores in record["test"]["patients"].values())
         return f"{', '.join(rest)} and {last}" if rest else last
 
-    def _reach(self, run: str) -> str:
+    def _held_out(self, run: str, profile: str = "") -> list[float]:
+        """Dice coefficient of each new patient of a run."""
         from replication.training.grid import get_run
 
-        of = self.ours.best(get_run(run).name, protocol="patient")[1]
-        found = [patient["dsc"] for record in of for patient in record["test"]["patients"].values()]
+        of = (self.of_profile(profile) if profile else self.ours).best(get_run(run).name, protocol="patient")[
+            1
+        ]
+        return [patient["dsc"] for record in of for patient in record["test"]["patients"].values()]
+
+    def _reach(self, run: str) -> str:
+        found = self._held_out(run)
         return f"{min(found):.2f} to {max(found):.2f}" if found else NOT_RUN
+
+    def _person(self, run: str) -> str:
+        profile, _, run = run.rpartition("/")
+        found = self._held_out(run, profile)
+        return f"{sum(found) / len(found):.2f}" if found else NOT_RUN
 
     def _epochs(self, run: str) -> str:
         record = self.record(run)
@@ -192,49 +209,19 @@ class Numbers:
         record = self.record(run)
         return "{0}×{0}".format(record["config"]["size"]) if record else NOT_RUN
 
-    def _copied(self, protocol: str, target: str) -> str:
-        from replication.analysis.leak import RECORD, mean_of_copies, read_leakage
-
-        if protocol not in ("slice", "patient"):
-            raise KeyError(protocol)
-        copied = read_leakage(self.source / "results" / RECORD)
-        return f"{mean_of_copies(copied, protocol, target=target):.2f}"
-
-    def _cut(self, what: str, protocol: str = "") -> str:
-        from replication.analysis.thresholds import read_thresholds, thresholds_of
-        from replication.training.grid import get_run
-
-        worth = thresholds_of(read_thresholds(self.source / "results"))
-        if what != "gain":
-            profile, _, run = what.rpartition("/")
-            of = worth[(worth["run"] == get_run(run).name) & (worth["profile"] == (profile or "cpu"))]
-            return NOT_RUN if of.empty else f"{of['chosen'].iloc[0]:.2f}"
-        if protocol not in ("slice", "patient"):
-            raise KeyError(protocol)
-        of = worth[worth["protocol"] == protocol]
-        ends = [f"{gain:+.2f}" for gain in (of["chosen"] - of["usual"]).agg(["min", "max"])]
-        return NOT_RUN if of.empty else " to ".join(dict.fromkeys(ends))
-
-    def _alarms(self, what: str, run: str) -> str:
-        from replication.analysis.false_alarms import mean_over_folds
-
-        means = mean_over_folds(self.source / "results", run)
-        shown = {"share": "{share:.1%}", "dsc": "{dsc:.2f}"}[what]
-        return shown.format(**means).replace("%", " %") if means else NOT_RUN
-
     def _over(self, shown: Callable[[list[float]], float], *runs: str) -> str:
         records = [self.record(run) for run in runs]
         return NOT_RUN if None in records else f"{shown([r['test']['pooled']['dsc'] for r in records]):.2f}"
 
-    def sealed(self, name: str) -> dict[str, Any]:
-        """What the sealed test says of one set of weights (`PROFILE/RUN`)."""
-        record = json.loads((self.source / "results/sealed-test.json").read_text(encoding="utf-8"))
-        found = record["evaluated"][name]
-        return found.get("infection") or found["lungs"]
+    def _steps(self, what: str) -> str:
+        from replication.evidence.steps import steps
 
-    def _sealed(self, name: str, volume: str = "") -> str:
-        of = self.sealed(name)
-        return f"{of['patients_dsc'][volume] if volume else of['pooled']['dsc']:.2f}"
+        found = int(steps(self.ours)[what].sum())
+        return COUNTS.get(found, str(found))
+
+    def _judged(self, word: str, *ids: str) -> str:
+        found = sum(self.lines[key]["verdict"].startswith(word) for key in ids)
+        return f"{COUNTS.get(found, found)} of {COUNTS.get(len(ids), len(ids))}".replace("no of", "none of")
 
     def _ledger(self, what: str, key: str) -> str:
         from replication.evidence.ledger import mean_and_std
@@ -244,9 +231,9 @@ class Numbers:
             cells = [self._ledger(k, key) for k in ("paper", "ours", "new")]
             if 0 < line["folds"] < FOLDS:
                 cells[-1] += f" ({self._ledger('folds', key)})"
-            return " | ".join(
-                [*cells, line["at"].replace("x", "×").replace("-", "–") or "—", line["verdict"]]
-            )
+            at, borrowed = (line[k].replace("x", "×").replace("-", "–") for k in ("at", "borrowed"))
+            of = f" (tolerance of {borrowed})" if borrowed else ""
+            return " | ".join([*cells, at or "—", line["verdict"] + of])
         if what == "at":
             return line["at"].replace("x", "×").replace("-", "–") or "full size"
         if what == "verdict":

@@ -238,7 +238,8 @@ def _choices(ours: Ours, _: dict[str, Any]) -> Explanation:
     for row in (r for r in ROWS if r.key.startswith("alt-")):
         run = run_name(row, "infection")
         cascade = row.first or row.cascade == "truth"
-        if both := of_both(ours, run, HEADLINE if cascade else "table4-full", protocol="slice"):
+        plain = HEADLINE if cascade else "table3-miniseg" if row.arm == "miniseg" else "table4-full"
+        if both := of_both(ours, run, plain, protocol="slice"):
             mine, base = both
             difference = np.mean(pooled_dsc(mine)) - np.mean(pooled_dsc(base))
             of = ours.accepted[ours.best(run)[0]]

@@ -54,10 +54,13 @@ def false_alarm_record(
 
 
 def read_false_alarms(results: str | Path) -> pd.DataFrame:
-    """By run: healed slices, the share with an alarm, and alarmed pixels a pixel of lung.
+    """By run: healed slices, the share with an alarm, alarmed pixels a pixel of lung, its own DSC, and of which weights.
+
+    A run can be trained twice, to other weights. `weights` says whether these were of the training whose record lies in
+    `results`: "the record's" or "another training's", by their sha256.
 
     Raises:
-        ValueError: a record that was changed after it was written.
+        ValueError: a record that was changed after it was written, or a score that is not that of its own weights.
     """
     told = [
         read_written(path, command=f"chs-net measure false-alarms {path.stem}")
@@ -69,6 +72,7 @@ def read_false_alarms(results: str | Path) -> pd.DataFrame:
                 "run": f"{r['profile']}/{r['run']}", "healed slices": r["healed"],
                 "share with an alarm": r["with_alarm"] / max(r["healed"], 1),
                 "share of lung called infected": r["alarm_pixels"] / max(r["lung_pixels"], 1), "DSC": r["dsc"],
+                "weights": _whose(r, Path(results)),
             }
             for r in told
         ]
@@ -76,8 +80,20 @@ def read_false_alarms(results: str | Path) -> pd.DataFrame:
     return table.set_index("run") if len(table) else table
 
 
-def mean_over_folds(results: str | Path, run: str) -> dict[str, float]:
-    """`share` of lung called infected and `dsc`, means over a row's folds of new patients; empty: none was measured."""
+def _whose(alarms: dict[str, Any], results: Path) -> str:
+    path = results / alarms["profile"] / f"{alarms['run']}.json"
+    record = read_record(path) if path.is_file() else None
+    if not record or record["weights_sha256"] != alarms["weights_sha256"]:
+        return "another training's"
+    if record["test"]["pooled"]["dsc"] != alarms["dsc"]:
+        raise ValueError(
+            f"{alarms['profile']}/{alarms['run']}: false alarms beside a DSC of {alarms['dsc']:.3f}, the record of the same "
+            f"weights has {record['test']['pooled']['dsc']:.3f}; measure again: chs-net measure false-alarms {alarms['run']}"
+        )
+    return "the record's"
+
+
+def of_folds(results: str | Path, run: str) -> pd.DataFrame:
+    """The lines of a row's folds of new patients, or of one fold, in `read_false_alarms`; empty: none was measured."""
     table = read_false_alarms(results)
-    of = table[table.index.str.contains(f"/{run}-patient-fold")] if len(table) else table
-    return {"share": of["share of lung called infected"].mean(), "dsc": of["DSC"].mean()} if len(of) else {}
+    return table[table.index.str.contains(rf"/{run}(?:-patient-fold\d)?$")] if len(table) else table

@@ -16,13 +16,13 @@ from chslib.blocks import DepthwiseSeparableConv2d, InceptionConv
 from chslib.metrics import SCORES
 from chslib.network import ARMS, WIDTHS, CHSNet, build_network, count_parameters
 from replication.data.getting.sources import SOURCES
-from replication.data.names import DATASETS
 from replication.data.slices.splits import FOLDS
 from replication.evidence.budgets import ANSWERING
-from replication.evidence.records import KNOWN_DATA, Record, load_records
+from replication.evidence.records import Record, load_records
 from replication.evidence.verdicts import Spread, pooled_spread
 from replication.peers import build_peer
 from replication.training.grid import ALIASES, SETTINGS, get_run, table_networks
+from replication.training.profiles import PROFILES
 
 # Column heads of Tables 2-5 -> names in a record.
 COLUMNS = dict(zip(("Acc.", "Pre.", "Spe.", "Rec.", "DSC", "JI"), SCORES))
@@ -67,7 +67,7 @@ class Ours:
         self, results: str | Path, profiles: Sequence[str] = ANSWERING, *, data: str | None = None
     ) -> None:
         self.results, self.data = Path(results), data
-        self._spreads: dict[tuple[str, str], Spread] = {}
+        self._whole = self  # the spread is of one run, whatever is compared (`only`)
         loaded = {profile: load_records(results, profile, data=data) for profile in profiles}
         self.accepted: dict[str, dict[str, Record]] = {p: a for p, (a, _) in loaded.items()}
         self.refused: dict[str, dict[str, str]] = {p: r for p, (_, r) in loaded.items()}
@@ -146,21 +146,33 @@ class Ours:
             raise ValueError(
                 f"No records of profile {profile!r} here; expected one of {', '.join(self.accepted)}."
             )
-        chosen = copy.copy(self)  # with its spreads: they are of one run, whatever is compared
+        chosen = copy.copy(self)
         for kind in ("accepted", "refused", "cut_short"):
             setattr(chosen, kind, {profile: getattr(self, kind)[profile]})
         return chosen
 
+    def _seeds(self, target: str) -> list[tuple[str, str]]:
+        """Profile and run of each row of a target that has several seeds on random slices."""
+        whole = self._whole
+        return [
+            (profile, run)
+            for profile in whole.accepted
+            for run in table_networks(target)
+            if len(whole.group(run, protocol="slice", profile=profile)) > 1
+        ]
+
     def spread(self, target: str, metric: str) -> Spread:
         """The spread of one run on random slices, pooled within the rows of a target that have several seeds."""
-        key = (target, metric)
-        if key not in self._spreads:
-            self._spreads[key] = pooled_spread(
-                list(self.values(run, metric, protocol="slice", profile=profile).values())
-                for profile in self.accepted
-                for run in table_networks(target)
-            )
-        return self._spreads[key]
+        return pooled_spread(
+            list(self._whole.values(run, metric, protocol="slice", profile=profile).values())
+            for profile, run in self._seeds(target)
+        )
+
+    def borrowed(self, target: str, profile: str) -> str:
+        """What the spread of a target is of, if of no row of this profile, such as "128x128, up to 5 epochs"; else ""."""
+        profiles = dict.fromkeys(name for name, _ in self._seeds(target))
+        of = [PROFILES[name] for name in profiles if profile not in profiles]
+        return "; ".join(f"{p.size}x{p.size}, up to {p.max_epochs[target]} epochs" for p in of)
 
     def cell(self, run: str, metric: str, *, protocol: str = "slice") -> Cell | None:
         """Our values for a score of the paper, or None where there is no record."""
@@ -258,37 +270,3 @@ def record_answer(rule: str, record: Record) -> str | None:
         "bce weight": weights[0],
         "dice weight": weights[1],
     }.get(rule)
-
-
-@dataclass(frozen=True)
-class Count:
-    """Slices of the store that the records are of; `whole`: it is made of both of the paper's sources."""
-
-    number: int | None
-    whole: bool
-    reason: str
-    names: list[str]
-    profile: str
-
-
-def count_answer(rule: str, ours: Ours) -> Count:
-    """Slices, or infected ones, of the store behind the headline's records.
-
-    Infected slices are counted over the five patient folds, whose test parts are the whole store.
-    """
-    if rule == "infected slices":
-        profile, group = ours.best("table2-infection", protocol="patient")
-        complete = len(group) == FOLDS
-        number = sum(row[1] + row[3] > 0 for r in group for row in r["slices"]) if complete else None
-    else:
-        profile, group = ours.best("table2-lungs")
-        number = group[0]["data"]["slices"] if group else None
-    if not group or number is None:
-        return Count(None, False, "lacks records of the headline", [], "")
-    data = group[0]["data"]
-    whole = all(any(source in data["sources"] for source in sources) for sources in DATASETS.values())
-    described = KNOWN_DATA.get(
-        data["fingerprint"], f"{data['slices']} slices of {', '.join(data['sources'])}"
-    )
-    reason = "exact" if whole else f"the records are of {described}, not of both sources fused"
-    return Count(int(number), whole, reason, [r["run"] for r in group], profile)

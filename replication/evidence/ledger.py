@@ -13,11 +13,11 @@ import numpy as np
 import pandas as pd
 
 from replication.evidence.budgets import ANSWERING
+from replication.evidence.counts import count_answer
 from replication.evidence.estimates import (
     COLUMNS,
     Ours,
     code_answer,
-    count_answer,
     parameters,
     record_answer,
     shorten,
@@ -33,9 +33,9 @@ PAPER_NUMBERS = Path(__file__).with_name("paper_numbers.csv")
 NOT_RUN = "not run"
 KINDS = ("score", "count", "parameters", "claim", "setting")
 LEDGER_COLUMNS = (
-    "id", "table", "row", "segmentation", "metric", "kind", "place", "paper", "ours", "n", "new patients",
-    "folds", "difference", "tolerance", "reason", "verdict", "profile", "at", "records", "patient records",
-    "warning", "notebook", "note",
+    "id", "table", "row", "segmentation", "metric", "kind", "run", "place", "paper", "ours", "n", "new patients",
+    "folds", "difference", "tolerance", "reason", "verdict", "profile", "at", "borrowed", "records",
+    "patient records", "warning", "notebook", "note",
 )  # fmt: skip
 Line = dict[str, Any]
 
@@ -77,7 +77,8 @@ def ledger(
 
     Returns:
         Columns `LEDGER_COLUMNS`; difference is ours minus theirs; `at` says where a verdict was
-        reached at less than the paper's size and training.
+        reached at less than the paper's size and training, `borrowed` whose spread its tolerance has
+        where no row of its own profile has several seeds.
 
     Raises:
         ValueError: an unknown profile, or `smoke`, whose scores say nothing.
@@ -101,7 +102,7 @@ def ledger_of(ours: Ours, numbers: pd.DataFrame | None = None) -> pd.DataFrame:
 def _line(number: dict[str, str], ours: Ours) -> Line:
     line: Line = {key: number[key] for key in LEDGER_COLUMNS if key in number} | {
         "paper": number["value"], "ours": NOT_RUN, "n": 0, "new patients": NOT_RUN, "folds": 0,
-        "records": "", "patient records": "", "profile": "", "at": "", "warning": "",
+        "records": "", "patient records": "", "profile": "", "at": "", "borrowed": "", "warning": "",
     }  # fmt: skip
     decide = {"score": _score, "parameters": _parameters, "count": _same, "setting": _same, "claim": _claim}
     judgement = decide[number["kind"]](number, ours, line)
@@ -147,8 +148,9 @@ def _score(number: dict[str, str], ours: Ours, line: Line) -> Judgement:
         return Judgement(NOT_RUN, reason=f"lacks {run}")
     _rest_on(line, cell.profile, cell.names, ours)
     line["ours"] = mean_and_std(cell.pooled)
-    spread = ours.spread(get_run(run).target, metric)
-    return judge_score(number["value"], cell.pooled, metric=metric, spread=spread)
+    target = get_run(run).target
+    line["borrowed"] = ours.borrowed(target, cell.profile)
+    return judge_score(number["value"], cell.pooled, metric=metric, spread=ours.spread(target, metric))
 
 
 def _parameters(number: dict[str, str], ours: Ours, line: Line) -> Judgement:
@@ -205,6 +207,8 @@ def _claim(number: dict[str, str], ours: Ours, line: Line) -> Judgement:
     if words:
         _rest_on(line, profile, names, ours)
         line.update(ours=words, records=", ".join(names))
+        if judgement.tolerance:  # two scores of one run need none
+            line["borrowed"] = ours.borrowed(get_run(names[0]).target, profile)
     return judgement
 
 

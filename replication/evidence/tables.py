@@ -39,25 +39,21 @@ def our_records(results: str | Path | Ours, profile: str | None = None, data: st
 def _lines(ours: Ours, numbers: pd.DataFrame) -> pd.DataFrame:
     lines = ledger_of(ours, numbers)
     if "smoke" in ours.accepted:
-        lines["verdict"], lines["at"] = DRY_RUN, ""
+        lines["verdict"], lines["at"], lines["borrowed"] = DRY_RUN, "", ""
     return lines
 
 
 def table(
     number: int, results: str | Path | Ours, *, profile: str | None = None, data: str | None = None
 ) -> pd.DataFrame:
-    """One table of the paper; below each of its rows ours, random slices and new patients.
-
-    Scores are of all test pixels pooled: mean and standard deviation over n seeds, or over the
-    folds that were run. The verdict is on random slices, see `replication.evidence.verdicts`.
+    """One table of the paper; below each of its rows ours, random slices and new patients, as `ledger` has them.
 
     Args:
         number: 1 to 5.
         results, profile, data: see `our_records`. "smoke" says in each row that it is no result.
 
     Returns:
-        Table 1: a line a cell: paper, ours, verdict. Else indexed by the table's own row (and
-        segmentation) and "of", with the printed columns, the verdict and the records.
+        Table 1: a line a cell: paper, ours, verdict. Else by the table's own row (and segmentation) and "of".
 
     Raises:
         ValueError: another table, or an unknown profile.
@@ -111,18 +107,25 @@ def _rows(cells: pd.DataFrame, heads: list[str], *, dry: bool) -> list[dict[str,
 
 
 def _with_place(lines: pd.DataFrame) -> pd.Series:
-    """Verdicts, with where they were reached if that is less than the paper's."""
-    return lines["verdict"] + (" at " + lines["at"]).where(lines["at"] != "", "")
+    """Verdicts, with where they were reached if that is less than the paper's, and whose tolerance they have if borrowed."""
+    place = (" at " + lines["at"]).where(lines["at"] != "", "")
+    return (
+        lines["verdict"]
+        + place
+        + (" (tolerance of " + lines["borrowed"] + ")").where(lines["borrowed"] != "", "")
+    )
 
 
 def _verdict_of_row(cells: pd.DataFrame) -> str:
-    """DSC's verdict, and how many of the row's scores are reproduced."""
+    """DSC's verdict, and how many of the row's scores are reproduced, or compatible."""
     dsc = cells.loc["DSC"]
     if dsc["verdict"] in (NOT_RUN, DRY_RUN):
         return dsc["verdict"]
     scores = cells.loc[[c for c in COLUMNS if c != "JI"], "verdict"]  # the printed JI is comparable with none
-    counted = f"{(scores == 'reproduced').sum()} of {len(scores)} scores reproduced"
-    return f"DSC {_with_place(cells).loc['DSC']}; {counted}"
+    same, like = ((scores == verdict).sum() for verdict in ("reproduced", "compatible"))
+    return (
+        f"DSC {_with_place(cells).loc['DSC']}; of {len(scores)} scores {same} reproduced, {like} compatible"
+    )
 
 
 def claims(
@@ -176,7 +179,7 @@ class Shown:
 _VERDICT_STYLE = {
     **dict.fromkeys(("below the paper", "contradicted", "differs"), "color: light-dark(#B34700, #FF8A4C)"),
     "above the paper": "color: light-dark(#0072B2, #56B4E9)",
-    "reproduced": "color: light-dark(#00704F, #2FC79A)",
+    **dict.fromkeys(("reproduced", "compatible"), "color: light-dark(#00704F, #2FC79A)"),
     "undecided": "font-style: italic",
 }
 

@@ -8,14 +8,17 @@ The paper prints one number a cell and no spread (register row 48), so the toler
   rows of a kind of mask (`Spread`); t is Student's for the degrees of freedom that they have together. Where no row has
   several seeds there is no tolerance but the rounding.
 
-A score is "reproduced" within the tolerance, else "above the paper" or "below the paper": a compared network that
-scores above what is printed for it is not as far from the paper as one below. A Jaccard index is "not comparable": the
-printed column follows from no formula (the audit; register row 18).
+A score is "compatible" within the tolerance: it is not told apart from the printed one. It is "reproduced" if it lies,
+besides, within `EQUIVALENT` of it, a bound set before the runs were judged. Else it is "above the paper" or "below the
+paper": a compared network that scores above what is printed for it is not as far from the paper as one below. A Jaccard
+index is "not comparable": the printed column follows from no formula (the audit; register row 18).
 
-A claim is a list of k comparisons "a > b" of runs. Means over n seeds differ clearly where they differ by more than
-t s sqrt(2/n), with t at 1 - 0.025/k (Bonferroni), so that a claim of many comparisons has no more chances of being right
-by luck than one of one. "reproduced": each comparison holds clearly. "contradicted": one clearly holds the other way.
-"undecided": neither; more seeds would tell. On new patients the differences are paired by fold, with their own deviation.
+A claim is a list of k comparisons "a > b". Means of two runs over n seeds differ clearly where they differ by more than
+t s sqrt(2/n). "reproduced": each comparison holds clearly at its own 95 %; that all must hold makes chance no likelier
+(an intersection-union test; Berger 1982). "contradicted": one clearly holds the other way; any of k may, so there t is
+taken at 1 - 0.025/k (Bonferroni). "undecided": neither; more seeds would tell. On new patients the differences are
+paired by fold, with their own deviation. Two scores of one run are of the same masks, and no chance lies between them:
+such a comparison is clear where every run has it so.
 
 Counts, settings and parameters have no spread. A parameter count is reproduced within half a unit. A count of slices is
 "reproduced" or "differs". What the code was built to be, or a source declares, agrees "by construction", which is no result.
@@ -30,9 +33,10 @@ import numpy as np
 from scipy.special import stdtrit  # all of scipy.stats takes a second to import, for one quantile
 
 VERDICTS = (
-    "reproduced", "above the paper", "below the paper", "contradicted", "undecided", "differs",
+    "reproduced", "compatible", "above the paper", "below the paper", "contradicted", "undecided", "differs",
     "by construction", "not comparable", "not run", "not checkable",
 )  # fmt: skip
+EQUIVALENT = 0.05  # of a score, within which two are the same for a reader
 _EDGE = 1e-9  # a difference of exactly the tolerance is within it
 
 # (run without its suffix, metric) -> value by suffix (split and seed).
@@ -107,9 +111,10 @@ def judge_score(value: str, pooled: list[float], *, metric: str, spread: Spread)
     further = spread.t() * spread.deviation * (1 + 1 / n) ** 0.5
     tolerance = half + further
     reason = f"rounding {half:g} + a further run {further:.3f}, by a spread of {spread.deviation:.3f} ({spread.freedom} degrees of freedom)"
-    if abs(difference) <= tolerance + _EDGE:
-        return Judgement("reproduced", difference, tolerance, reason)
-    return Judgement(_side(difference), difference, tolerance, reason)
+    if abs(difference) > tolerance + _EDGE:
+        return Judgement(_side(difference), difference, tolerance, reason)
+    same = abs(difference) <= EQUIVALENT + _EDGE
+    return Judgement("reproduced" if same else "compatible", difference, tolerance, reason)
 
 
 def _side(difference: float) -> str:
@@ -168,15 +173,31 @@ def parse_rule(rule: str) -> list[Comparison]:
     return comparisons
 
 
-def _margin(comparison: Comparison, differences: list[float], spread: Spread | None, k: int) -> float:
-    """What a mean difference must exceed to be clear, among k comparisons; no bound at all where one pair is all there is."""
-    n, sides = len(differences), 2 - isinstance(comparison.a, float) - isinstance(comparison.b, float)
+@dataclass(frozen=True)
+class _Found:
+    """A comparison in our records: the mean difference, what is clear, and whether it holds clearly, or the other way."""
+
+    difference: float
+    margin: float
+    clear: bool
+    against: bool
+
+
+def _compare(comparison: Comparison, differences: list[float], spread: Spread | None, k: int) -> _Found:
+    """One comparison of k; nothing is clear of two runs where one pair by fold is all there is."""
+    n, mean = len(differences), float(np.mean(differences))
+    numbers = isinstance(comparison.a, float) + isinstance(comparison.b, float)
+    if not numbers and comparison.a[0] == comparison.b[0]:
+        return _Found(mean, 0.0, all(d > 0 for d in differences), all(d < 0 for d in differences))
     if spread is None:  # paired by fold, with their own deviation
         if n < 2:
-            return float("inf")
-        own = Spread(float(np.std(differences, ddof=1)), n - 1)
-        return own.t(tail=0.025 / k) * own.deviation / n**0.5
-    return spread.t(tail=0.025 / k) * spread.deviation * (sides / n) ** 0.5
+            return _Found(mean, float("inf"), False, False)
+        spread, sides = Spread(float(np.std(differences, ddof=1)), n - 1), 1
+    else:
+        sides = 2 - numbers
+    error = spread.deviation * (sides / n) ** 0.5
+    own, strict = (spread.t(tail=0.025 / of) * error for of in (1, k))
+    return _Found(mean, own, mean > own, mean < -strict)
 
 
 def judge_claim(rule: str, values: Values, spread_of: SpreadOf | None = None) -> tuple[Judgement, str]:
@@ -188,7 +209,7 @@ def judge_claim(rule: str, values: Values, spread_of: SpreadOf | None = None) ->
         spread_of: the spread of a run's score; None: differences are paired, and have their own.
     """
     comparisons = parse_rule(rule)
-    found: list[tuple[float, float]] = []
+    found: list[_Found] = []
     lacking: set[str] = set()
     for comparison in comparisons:
         sides = (comparison.a, comparison.b)
@@ -203,18 +224,17 @@ def judge_claim(rule: str, values: Values, spread_of: SpreadOf | None = None) ->
         if differences:
             run = next(side for side in sides if not isinstance(side, float))
             spread = spread_of(*run) if spread_of else None
-            margin = _margin(comparison, differences, spread, len(comparisons))
-            found.append((float(np.mean(differences)), margin))
+            found.append(_compare(comparison, differences, spread, len(comparisons)))
         elif not lacking:
             lacking |= {side[0] for side in sides if not isinstance(side, float)}
     if lacking:
         return Judgement("not run", reason=f"lacks {', '.join(sorted(lacking))}"), ""
-    clear = sum(d > m for d, m in found)
-    other = sum(d < -m for d, m in found)
-    least, margin = min(found)
+    clear, other = (sum(getattr(f, what) for f in found) for what in ("clear", "against"))
+    least = min(found, key=lambda f: f.difference)
     verdict = "reproduced" if clear == len(found) else "contradicted" if other else "undecided"
     words = (
-        f"{sum(d > 0 for d, _ in found)} of {len(found)} hold, {clear} clearly"
-        f"{f', {other} clearly the other way' if other else ''}; least {least:+.3f}"
+        f"{sum(f.difference > 0 for f in found)} of {len(found)} hold, {clear} clearly"
+        f"{f', {other} clearly the other way' if other else ''}; least {least.difference:+.3f}"
     )
-    return Judgement(verdict, least, margin, f"{len(found)} comparisons, together at 95 %"), words
+    told = f"{len(found)} comparisons, each at 95 %; the other way, together"
+    return Judgement(verdict, least.difference, least.margin, told), words

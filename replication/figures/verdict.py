@@ -11,6 +11,7 @@ from replication.figures.style import BLUE, GREEN, INK, STYLES, VERMILION
 TABLES = tuple(f"Table {number}" for number in range(2, 6))
 WORDS = {  # verdict -> what stands at the line's end, and its colour
     "reproduced": ("reproduced", GREEN),
+    "compatible": ("compatible", GREEN),
     "above the paper": ("above", BLUE),
     "below the paper": ("below", VERMILION),
     "undecided": ("undecided", "0.35"),

@@ -1,7 +1,7 @@
 """Table 3's five compared networks, by name: what each is, how to build it, how many parameters.
 
-The paper gives no settings for them (register row 19), so each is the published architecture,
-trained from random weights by the recipe of all our runs.
+The paper gives no settings for them (register row 19), so each is a published architecture, up to what its file says,
+trained from random weights by the recipe of all our runs (rows 59, 62).
 
 What training and evaluation expect of a peer:
 - ``network(image)``, (N, in, H, W), returns the one prediction: logits (N, 1, H, W);

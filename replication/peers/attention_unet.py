@@ -9,10 +9,15 @@ A U-Net whose skips are weighed, pixel by pixel, by what the decoder already kno
     head      1x1 -> logits
 
 The original is three-dimensional. This is the two-dimensional form in common use, whose size with
-32 base filters is the paper's: 8,725,501 parameters (8.73M). It differs from the original: the gating
-signal is the decoder's map at the resolution of the skip, where the original gates on the coarser
-grid and interpolates the weights; the gate has batch norms; the first skip is gated too; there is
-no deep supervision.
+32 base filters is the paper's: 8,725,501 parameters (8.73M). With copied weights it equals
+LeeJunHyun/Image_Segmentation with half the filters. The original has 6,472,784. There
+
+- a convolution of its own makes the gating signal, and the weights are made on the coarser grid and interpolated; here the
+  decoder's map at the resolution of the skip gates, and the gate has batch norms;
+- each scale has two gates, here one;
+- a 1x1 convolution and a batch norm follow the gate, here nothing;
+- maps are upsampled by interpolation alone, here a convolution follows;
+- the first skip is not gated, here it is; the supervision is deep, here it is not.
 
 Its convolutions keep the biases of that form, though a batch norm follows each: they change nothing
 (their gradient is zero) but the count, of which they are 3,908.

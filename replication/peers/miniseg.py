@@ -12,8 +12,20 @@ AAAI 2021, arXiv:2004.09750): a row of Table 3, [51] of the paper, there "472K".
 The released network counts 82,912 with its four heads, which this one has for in_channels=3 and
 out_channels=2 (lesion and background): with biases on the heads and on the four plain 1x1 of the
 decoder, and none elsewhere. The last four, 128 numbers, stand before batch norms, and so change
-nothing and get no gradient; which convolutions hold those 128 is our reading of the count.
+nothing and get no gradient.
+
+The prediction is the released network's. Its training differs in three things, all of them read in its code and had by
+``MiniSeg(released=True)`` (register row 62; ``alt-miniseg`` of the grid):
+
+- heads 2 to 4 read their maps after these were upsampled for the next scale, so that their logits are interpolated twice;
+- channels are dropped before each head, 1 % of them;
+- the loss is a cross entropy, the classes weighted by 1 / log(1.1 + their share), with heads 1 : 0.4 : 0.4 : 0.4. Ours is
+  the mean over the heads of the loss of all networks here (Eq. 15).
+
+Its augmentation, schedule and weight decay are in neither (row 62).
 """
+
+import math
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +39,12 @@ WIDTHS = (8, 24, 32, 64)
 BLOCKS = (2, 3, 8, 6)
 DILATIONS = (1, 2, 4, 8)
 DIVISOR = 16
+HEADS = (1.0, 0.4, 0.4, 0.4)  # released: weights of the heads' losses
+DROPPED = 0.01  # released: share of channels before a head
+INFECTED = (
+    0.016  # of the pixels of our slices (`replication.data`); the released code counts its training set
+)
+CLASS_WEIGHTS = tuple(1 / math.log(1.1 + share) for share in (1 - INFECTED, INFECTED))
 
 
 def _norm_act(channels: int) -> tuple[nn.Module, nn.Module]:
@@ -175,6 +193,7 @@ class MiniSeg(nn.Module):
         out_channels: maps to predict; 1 here (infection, or lungs).
         widths: channels of the four stages, all but the first multiples of 4.
         blocks: blocks of each stage, at least 1; fewer make a quicker network.
+        released: whether its training is that of the released code, see above; the same weights predict the same.
 
     Raises:
         ValueError: an argument outside the above; in `forward`, see `chslib.checks.check_input`;
@@ -192,8 +211,10 @@ class MiniSeg(nn.Module):
         out_channels: int = 1,
         widths: tuple[int, ...] = WIDTHS,
         blocks: tuple[int, ...] = BLOCKS,
+        released: bool = False,
     ) -> None:
         super().__init__()
+        self.released = released
         widths = tuple(int(width) for width in widths)
         if len(widths) != 4 or min(widths) < 1 or any(width % 4 for width in widths[1:]):
             raise ValueError(
@@ -230,24 +251,27 @@ class MiniSeg(nn.Module):
                 o_path, l_path = self.exchanges[i - 1](o_path, l_path)
             o_path, l_path = stage(o_path, l_path)
             encoded.append(o_path)
-        y = self.deepest(encoded[-1])
-        logits = [self.heads[-1](y)]
+        maps = [self.deepest(encoded[-1])]
         for i in reversed(range(len(self.fusions))):
-            y = self.fusions[i](y, encoded[i])
-            logits.insert(0, self.heads[i](y))
-        return [_resize(m, x.shape[-2:]) for m in logits]
+            maps.insert(0, self.fusions[i](maps[0], encoded[i]))
+        if self.released:
+            maps[1:] = [_resize(m, finer.shape[-2:]) for finer, m in zip(maps, maps[1:])]
+            maps = [F.dropout2d(m, DROPPED, self.training) for m in maps]
+        return [_resize(head(m), x.shape[-2:]) for head, m in zip(self.heads, maps)]
 
     def forward(self, x: Tensor) -> Tensor:
         return self.all_outputs(x)[0]
 
     def training_loss(self, image: Tensor, mask: Tensor) -> Tensor:
-        """Deep supervision: the mean over the four heads of Eq. 15, as every network of ours has it.
-
-        The original has a cross entropy on each scale instead.
+        """Deep supervision: the mean over the four heads of Eq. 15, as every network of ours has it; see above for ``released``.
 
         Args:
             image: (N, in, H, W).
             mask: (N, out, H, W), 0 or 1.
         """
-        losses = [segmentation_loss(logits, mask) for logits in self.all_outputs(image)]
-        return torch.stack(losses).mean()
+        outputs = self.all_outputs(image)
+        if not self.released:
+            return torch.stack([segmentation_loss(logits, mask) for logits in outputs]).mean()
+        weight = torch.where(mask > 0, CLASS_WEIGHTS[1], CLASS_WEIGHTS[0])
+        losses = [F.binary_cross_entropy_with_logits(m, mask, weight, reduction="sum") for m in outputs]
+        return sum(of * loss for of, loss in zip(HEADS, losses)) / weight.sum()

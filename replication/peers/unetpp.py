@@ -14,9 +14,10 @@ A U-Net whose skips pass through blocks of their own. With X^{i,j} at level i (d
                 X40
 
 Without deep supervision, which the original leaves optional. Where it differs from the published
-code: batch normalisation in place of biases, ReLU in place of ELU and no dropout, all as in our
-U-Net, so that the nesting sets the two apart; and no bias in the transposed convolutions, where
-batch norms leave it nothing to do but at the borders. 9,044,417 parameters (9.04M).
+code (MrGiovanni/UNetPlusPlus): batch normalisation in place of biases, no dropout and no penalty on
+weights (1e-4 there), PyTorch's initial weights (he_normal there), all as in our U-Net, so that the nesting
+sets the two apart; and no bias in the transposed convolutions, where batch norms leave it nothing to do but at
+the borders. ReLU is theirs since August 2018, ELU before. 9,044,417 parameters (9.04M).
 """
 
 import torch

@@ -150,6 +150,7 @@ ROWS = (
     _direct("row 1", "alt-up2", "2x2 transposed convolutions", "full", network={"up_kernel": 2}),
     _direct("row 29", "alt-average", "average in place of spectral pooling", "full",
             network={"pooling": "average"}),
+    _direct("row 62", "alt-miniseg", "MiniSeg trained as released", "miniseg", network={"released": True}),
     # In no table: augmentation, a schedule and averaged weights, which the paper does not name.
     _direct("beyond", "beyond-unet", "U-Net, beyond the paper's recipe", "bu", recipe="beyond"),
     _direct("beyond", "beyond-miniseg", "MiniSeg, beyond the paper's recipe", "miniseg", recipe="beyond"),

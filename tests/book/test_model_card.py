@@ -15,6 +15,7 @@ from chslib.inference import predict_masks, segment_volume
 from chslib.network import CHSNet
 from chslib.pretrained import DEFAULT, FOLDER, available, load_pretrained, read_weights
 from replication.data.phantom.volumes import make_volume
+from replication.training.profiles import PROFILES
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.append(str(ROOT / "book"))  # which is no package
@@ -114,14 +115,20 @@ def test_what_the_card_judges_still_holds() -> None:
     of_fold = [record["test"]["pooled"]["dsc"] for record in folds]
     tiny = [of["test"]["patients"].get("radiopaedia_29_86490_1") for of in RECORDS.values()
             if of["config"]["target"] == "infection"]  # fmt: skip
+    of_all = [of for path in (ROOT / "results").glob("*/*.json") if path.parent.name in PROFILES
+              if (record := json.loads(path.read_text()))["config"]["target"] == "infection"
+              if (of := record["test"]["patients"].get("radiopaedia_29_86490_1"))]  # fmt: skip
+    hits = [scores for scores in of_all if scores["recall"] > 0]
     lowest = {min(of["infection"]["patients_dsc"].items(), key=lambda item: item[1])[0]
               for name, of in sealed.items() if name in OF["infection"]}  # fmt: skip
     (widest,) = {len(of["data"]["split"]["train"]["patients"]) for of in RECORDS.values()
                  if of["config"]["protocol"] == "slice"}  # fmt: skip
     claims = {
         "that is the best fold of five": max(of_fold) == of_fold[3],
-        "All of it was missed, by every network for infection that was tested on it":
+        "All of it was missed by each network of this page that was tested on it":
             {scores["recall"] for scores in tiny if scores} == {0.0},
+        "A few runs of the project hit some of it, and mark many times as much beside it":
+            0 < len(hits) < 0.25 * len(of_all) and max(scores["precision"] for scores in hits) < 0.1,
         "has the lowest score of the three with each of these weights": lowest == {"radiopaedia_40_86625_0"},
         "of at most {{ people }} patients": widest == RECORDS[DEFAULT]["data"]["patients"],
         "That is `paper/table2-infection-patient-fold3` with its first stage": DEFAULT == "paper/table2-infection-patient-fold3",

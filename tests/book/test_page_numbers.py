@@ -8,17 +8,19 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from chslib.metrics import scores as metrics_of
 from replication.analysis.false_alarms import read_false_alarms
-from replication.analysis.leak import RECORD, read_leakage
+from replication.analysis.leak import RECORD, paired, patient_scores, read_leakage
 from replication.analysis.thresholds import pooled, read_thresholds, thresholds_of
 from replication.data.slices.splits import FOLDS
 from replication.evidence.comparisons import gains, reductions, scores_of
 from replication.evidence.estimates import Ours
 from replication.evidence.ledger import paper_numbers
 from replication.evidence.records import KNOWN_DATA, load_records
+from replication.evidence.verdicts import EQUIVALENT
 from replication.figures.curves import learning_curves
 from replication.training.profiles import PROFILES
 
@@ -203,13 +205,23 @@ def test_what_the_sentences_judge_still_holds(numbers, scores, copied) -> None:
             ("table5-bu-infection", "table5-rib-infection", "table5-hp-infection", SLICE),
         )
     ]
-    direct = scores_of(4, Ours(ROOT / "results", ("cpu",)))
+    cpu = Ours(ROOT / "results", ("cpu",))
+    direct = scores_of(4, cpu)
     added = gains(direct)
+    by_seed = pd.DataFrame(list(direct["slice_each"])).dropna(axis=1)
+    in_order = [by_seed[seed].is_monotonic_increasing for seed in by_seed]
     two_seeds = (
-        set(direct["seeds"]) == {2}
+        in_order in ([True, False], [False, True])
         and direct["slice"].is_monotonic_increasing
-        and added["slice"].max() < (direct["slice_each"].map(lambda of: np.ptp([*of.values()]))).max()
+        and added["slice"].max() < np.ptp(by_seed, axis=1).max()
     )
+    means = {run: np.mean(list(cpu.values(run, "DSC", protocol="slice", profile="cpu").values()))
+             for run in (SLICE, "table3-miniseg", "table4-bu")}  # fmt: skip
+    lost = {
+        profile: paired(*(patient_scores(of.best("table4-bu", protocol=p)[1])["dsc"] for p in ("slice", "patient"))).loc["lost", "mean"]
+        for profile, of in (("paper", numbers.of_profile("paper")), ("cpu", cpu))
+    }  # fmt: skip
+    again = float(numbers.value("alarms dsc table3-miniseg-patient-fold0"))
     context = [scores[f"beyond-context-patient-fold{k}"]["dsc"] for k in range(5)]
     full_new, small_new = (
         np.mean(
@@ -233,9 +245,10 @@ def test_what_the_sentences_judge_still_holds(numbers, scores, copied) -> None:
         if run.startswith("alt-") and run.endswith("infection")
     }
     claims = {
-        "The score is real on the paper’s own test": abs(whole["table4-full"] - 0.88) < 0.02,
+        "Whether the score is real is open": verdict["t2-infection-dsc"] not in ("reproduced", "contradicted"),
         "copying the most similar slice, which learns nothing, reaches": copied["slice"] > whole["table4-full"] - 0.05,
-        "On your next patient expect about": np.ptp(on_new) < 0.05,
+        "On your next patient expect about": abs(np.mean(people) - float(numbers.value(f"person {SLICE}"))) < 0.005,
+        "Three people kept from everyone came out at": float(numbers.value("sealed lowest")) < float(numbers.value("sealed highest")),
         "and for some people far less": min(people) < 0.5,
         "radiologists agree with one another at about": abs(page_numbers.RADIOLOGISTS - max(on_new)) < 0.05,
         "**The paper’s test cannot tell learning from remembering.**": copied["slice"] > cascade and copied["patient"] < 0.2,
@@ -244,13 +257,14 @@ def test_what_the_sentences_judge_still_holds(numbers, scores, copied) -> None:
         "At full size every compared network scores above what the paper prints": all(
             float(numbers.lines[f"t3-{key}-dsc"]["ours"].split()[0]) > float(numbers.lines[f"t3-{key}-dsc"]["paper"])
             for key in ("unet", "unetpp", "attention-unet", "infnet", "miniseg")),
-        "The larger budget does not close the gap to new patients":
-            whole["table4-bu"] - full_new > scores["table4-bu"]["dsc"] - small_new - 0.02,
+        "The larger budget does not close the gap to new patients": whole["table4-bu"] - full_new > means["table4-bu"] - small_new,
+        "The loss is no smaller at full size, pooled or patient by patient":
+            whole["table4-bu"] - full_new > means["table4-bu"] - small_new and lost["paper"] > lost["cpu"],
         "Not shown: ": numbers.lines["claim-hierarchical"]["verdict"] == "undecided",
         "and several are hard for every network": len(set.intersection(*(
             {who for k in range(5) for who, of in scores_of_people(run, k).items() if of["dsc"] < 0.6}
             for run in (SLICE, "table4-bu", "table3-miniseg")))) >= 3,
-        "ahead of each in the Dice coefficient and behind each in recall. **Its low recall is a matter of where its mask is cut**":
+        "ahead of each in the Dice coefficient and behind each in recall. **Against two of them its low recall is a matter of where its mask is cut**, in one seed":
             numbers.lines["claim-peers-dsc"]["ours"].startswith("5 of 5 hold")
             and numbers.lines["claim-recall-peers"]["ours"].startswith("0 of 5 hold"),  # the curves: test of chapter 7
         "**Dice loss alone learns nothing in so few epochs**": other["alt-dice-infection"] < 0.1,
@@ -258,7 +272,7 @@ def test_what_the_sentences_judge_still_holds(numbers, scores, copied) -> None:
         "**Beyond the paper’s recipe the gain depends on the network.**":
             scores["beyond-miniseg-patient-fold0"]["dsc"] > scores["table3-miniseg-patient-fold0"]["dsc"],
         "**The lungs come out better than printed.**": float(numbers.lines["t2-lungs-dsc"]["ours"].split()[0]) > 0.96,
-        "**The compared networks come out better than printed, too.**": all(
+        "**The compared networks score higher than printed, too.**": all(
             float(numbers.lines[f"t3-{key}-dsc"]["ours"].split()[0]) > float(numbers.lines[f"t3-{key}-dsc"]["paper"])
             for key in ("unet", "unetpp", "attention-unet", "infnet", "miniseg")
         ),
@@ -272,34 +286,37 @@ def test_what_the_sentences_judge_still_holds(numbers, scores, copied) -> None:
         "stays with the training loss": overfit["slice"] < 1.2,
         "on new patients it stays well above": overfit["patient"] > 1.5,
         "**The gains of the ablations do not replicate.**": max(np.ptp(rows) for rows in ablations) <= 0.1,
-        "over two seeds, the paper’s order in steps that one seed outweighs": two_seeds,
-        "in steps that one seed outweighs": two_seeds,
+        "the means of two seeds have the paper’s order, in steps that one seed outweighs, and one of the seeds has another order": two_seeds,
+        "One of the two seeds has another order": two_seeds,
         "Neighbouring slices as further channels do not help": np.mean(context) <= small_new,
         "**Another reading of the paper does not close the distance to its score.**":
             max(other.values()) < (cascade + 0.88) / 2,
         "The U-Net gains nothing from them":
             scores["beyond-unet-patient-fold0"]["dsc"] <= scores["table4-bu-patient-fold0"]["dsc"],
-        "comes close to the paper’s score, on the paper’s test, and nowhere else":
+        "comes close to the paper’s score, by the paper’s split, and nowhere else":
             abs(whole["table4-full"] - 0.88) < 0.02 and float(numbers.value("sealed paper/table4-full")) < 0.7,
         "Ahead of each in DSC at 128×128, clearly of one alone; behind each in recall, clearly of none":
             numbers.lines["claim-recall-peers"]["ours"].startswith("0 of 5 hold, 0 clearly;")
             and numbers.lines["claim-peers-dsc"]["ours"].startswith("5 of 5 hold, 1 clearly"),
-        "Two seeds: no step is clear": "0 clearly" in numbers.lines["claim-components-direct"]["ours"],
+        "Two seeds: no step of Table 4 is clear": "0 clearly" in numbers.lines["claim-components-direct"]["ours"],
         "(the lowest is a volume of two slices)": min(
             (patient["dsc"], who) for record in numbers.ours.best(SLICE, protocol="patient")[1]
             for who, patient in record["test"]["patients"].items())[1] == "radiopaedia_29_86490_1",
         "more than the compared networks and near the": whole["table4-full"] > max(
             dsc for run, dsc in whole.items() if run.startswith("table3") and "fold" not in run),
-        "More epochs can raise the score that leaks and lower the other.":
+        "More epochs raised the score that leaks, and not the other.":
             longer["cpu-long"]["slice"] > 0.03 and longer["cpu-long"]["patient"] < 0,
+        "The fall may be chance: the shorter training, done again, scored":
+            abs(again - scores["table3-miniseg-patient-fold0"]["dsc"]) > 0.5 * -longer["cpu-long"]["patient"],
         "More epochs raised the score of the paper’s protocol": longer["cpu-long"]["slice"] > 0.03,
         "and not that of a new patient": longer["cpu-long"]["patient"] <= 0,
         "raise both": min(longer["cpu-256"].values()) > 0,
         "the lungs better than there": scores["table2-lungs"]["dsc"] > 0.96,
         "The large gains of Tables 4 and 5 do not show": max(np.ptp(rows) for rows in ablations) <= 0.1,
         "Networks that stand together on random slices part on new patients":
-            abs(cascade - scores["table3-miniseg"]["dsc"]) < 0.05 and apart > 0.2,
-        "Nor does it tell networks apart": apart > 0.2,
+            abs(means[SLICE] - means["table3-miniseg"]) < EQUIVALENT and apart > 0.2,
+        "Networks that stand close by it lie far apart on new patients":
+            abs(means[SLICE] - means["table3-miniseg"]) < EQUIVALENT and apart > 0.2,
     }  # fmt: skip
     text = "".join(map(prose, WITH_SCORES))
     assert [words for words in claims if words not in text] == [], "said no more: leave them out here"
@@ -317,13 +334,13 @@ def test_what_the_chapters_say_in_short_still_holds(numbers, copied) -> None:
     gained = thresholds_of(read_thresholds(ROOT / "results"))
     gained = gained["chosen"] - gained["usual"]
     held = {
-        ("06", "the lungs come out above the paper’s score, and the infection below it"):
-            (verdict["t2-lungs-dsc"], verdict["t2-infection-dsc"]) == ("above the paper", "below the paper"),
+        ("06", "the lungs come out above the paper’s score"): verdict["t2-lungs-dsc"] == "above the paper",
         ("07", "all five compared networks score higher"):
             all(float(numbers.lines[key]["ours"].split()[0]) > float(numbers.lines[key]["paper"]) for key in peers),
-        ("08", "The order of the four rows shows here. The size of the steps does not."):
-            scores_of(4, Ours(ROOT / "results", ("cpu",)))["slice"].is_monotonic_increasing
+        ("08", "The size of the paper’s steps does not show here. Its order shows in the means of two seeds, and in one seed of the two."):
+            scores_of(4, Ours(ROOT / "results", ("cpu",)))["slice"].is_monotonic_increasing  # by seed: the test above
             and "0 clearly" in numbers.lines["claim-components-direct"]["ours"],
+        ("14", "If the paper’s scores are of pooled pixels, its test slices hold several times as much infection as ours."): True,
         ("09", "is undecided here"): verdict["claim-hierarchical"] == "undecided",
         ("10", "about as much as a trained network on random slices, and next to nothing on new patients"):
             abs(copied["slice"] - whole["table4-full"]) < 0.05 and copied["patient"] < 0.2,
@@ -342,7 +359,7 @@ def test_what_chapter_16_says_of_its_curves_still_holds(numbers) -> None:
         "The neighbouring slices, as much of the third dimension as a network of slices can take, add nothing"
         in text
     )
-    assert "raise MiniSeg on random slices and lower it on the new patients of fold 0" in text
+    assert "raise MiniSeg on random slices and do not raise it on the new patients of fold 0" in text
     longer = reductions(ROOT / "results").query("change == @PROFILES['cpu-long'].change").set_index("run")
     assert longer.loc["table3-miniseg", "difference"] > 0
     assert longer.loc["table3-miniseg-patient-fold0", "difference"] < 0
@@ -358,7 +375,10 @@ def test_what_chapter_16_says_of_its_curves_still_holds(numbers) -> None:
 def test_what_chapter_7_says_of_its_curves_still_holds(scores) -> None:
     cells = json.loads((ROOT / "notebooks/07_table3_peers.ipynb").read_text())["cells"]
     text = " ".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
-    assert "At every recall that the others reach, CHS-Net is the more precise one." in text
+    assert (
+        "At every recall that these two reach, CHS-Net is the more precise one. So against two of its five rivals"
+        in text
+    )
     assert "At a threshold of 0.5 CHS-Net has the lowest recall of all." in text
     peers = ("table4-bu", "table3-unetpp", "table3-attention-unet", "table3-infnet", "table3-miniseg")
     assert scores[SLICE]["recall"] < min(scores[run]["recall"] for run in peers)
@@ -382,7 +402,10 @@ def test_what_chapter_17_and_row_52_say_of_false_alarms_still_holds() -> None:
     assert "lowers the alarms in three folds of five, and raises them in two" in text
     assert "the score on real infection goes up in two and down in three" in text
     assert "with fewer alarms in three folds of five" in prose("register.md")
+    assert "The weights asked are of another training of these runs than the records’" in prose("limits.md")
     table = read_false_alarms(ROOT / "results")
+    whose = table["weights"].groupby(table.index.str.contains("healed")).unique().map(list)
+    assert whose.to_dict() == {False: ["another training's"], True: ["the record's"]}
     plain, healed = (table.loc[[f"cpu/{run}-patient-fold{k}" for k in range(FOLDS)]].to_numpy()
                      for run in ("table3-miniseg", "beyond-healed"))  # fmt: skip
     assert ((healed[:, 2] < plain[:, 2]).sum(), (healed[:, 3] > plain[:, 3]).sum()) == (3, 2)

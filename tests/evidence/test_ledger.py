@@ -3,15 +3,17 @@
 import numpy as np
 import pytest
 from made_up import a_record, signed, write
+from scipy.stats import t as student_t
 
 from chslib.metrics import evaluate
 from replication.evidence.comparisons import at_full_size, differences, gains, scores_of
-from replication.evidence.estimates import COLUMNS, Ours, count_answer, shorten
+from replication.evidence.counts import count_answer
+from replication.evidence.estimates import COLUMNS, Ours, shorten
 from replication.evidence.ledger import LEDGER_COLUMNS, NOT_RUN, ledger, mean_and_std, paper_numbers
+from replication.evidence.steps import steps
 from replication.evidence.tables import DRY_RUN, claims, describe, shown_gains, styled, table
-from replication.evidence.verdicts import (
-    VERDICTS,
-)
+from replication.evidence.totals import distinct_scores, totals
+from replication.evidence.verdicts import VERDICTS
 from replication.figures.scores import plot_arms, plot_parameters
 
 
@@ -306,6 +308,53 @@ def test_scores_as_numbers_gains_and_figures(tmp_path, full):
         assert {"U-Net", "U-Net++", "AU-Net", "Inf-Net", "MiniSeg", "CHS-Net"} <= {
             t.get_text() for t in axis.texts
         }
+
+
+def test_each_score_counts_once_and_what_says_little_apart(tmp_path):
+    for run in ("table2-infection", "table2-infection-seed1", "table4-bu"):
+        write(tmp_path, a_record(run, dsc=0.44))
+    write(tmp_path, a_record("table4-bu", "paper", dsc=0.44))
+    lines = ledger(tmp_path)
+    once = distinct_scores(lines).set_index("id")
+    # The headline's precision: Tables 2, 3 and 5, the conclusion, and 15 % of Sec. 4.3. U-Net and BU are one run here.
+    assert once.loc[["t2-infection-pre", "t2-infection-dsc"], "times"].tolist() == [5, 4]
+    assert (once.loc["t3-unet-dsc", "verdict"], once.loc["t4-bu-dsc", "verdict"]) == (
+        "reproduced",
+        "above the paper",
+    )
+    assert once.loc["t3-unet-acc", "times"] == 2 and "t4-bu-acc" not in once.index
+    # The full-size run has the tolerance of the smaller ones, which alone have two seeds; so it has when they are left out.
+    assert once.loc[["t3-unet-dsc", "t2-infection-dsc"], "borrowed"].tolist() == [
+        "128x128, up to 5 epochs",
+        "",
+    ]
+    assert Ours(tmp_path).only("paper").spread("infection", "DSC").freedom == 1
+    shown = table(3, tmp_path)["verdict"]
+    assert "(tolerance of 128x128, up to 5 epochs); of 5" in shown.iloc[1] and "tol" not in shown.iloc[-2]
+    found = totals(lines).drop(index="not run")
+    assert found["infection, Acc. and Spe."].to_dict()["above the paper"] == 2
+    assert (
+        found["others, borrowed spread"].sum()
+        == found["all"].sum() - 4 - found["others, own spread"].sum()
+        == 6
+    )
+    assert (found["all"] == found.iloc[:, 1:].sum(axis=1)).all()
+
+
+def test_the_size_of_each_step_is_held_against_ours(tmp_path, full):
+    assert len(none := steps(Ours(tmp_path))) == 10 and not none["excluded"].any()
+    write(tmp_path, a_record("table4-bu", dsc=0.5))
+    write(tmp_path, a_record("table4-rib", dsc=0.5))
+    assert not steps(Ours(tmp_path))["excluded"].any()  # no seeds, no bound
+    found = steps(ours := Ours(full))
+    # By hand: seeds 0.01 apart, so a deviation of 0.01, three of each; t at 1 - 0.025 / 10 for the freedom of all rows.
+    spread = ours.spread("infection", "DSC")
+    margin = student_t.ppf(1 - 0.0025, spread.freedom) * 0.01 * (2 / 3) ** 0.5
+    line = found.loc["Table 4, BU+RIB less BU"]
+    assert line[["low", "high"]].tolist() == pytest.approx([0.1 - margin, 0.1 + margin], abs=1e-3)
+    # Ours are +0.10 each. Of the paper's, those within this margin and the rounding of two numbers, 0.01:
+    assert found["paper"][~found["excluded"]].round(2).tolist() == [0.07, 0.1, 0.13]
+    assert line["excluded"] and line["n"] == 3
 
 
 def test_small_helpers():

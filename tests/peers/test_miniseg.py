@@ -158,3 +158,26 @@ def test_training_loss_is_the_mean_over_the_heads():
     assert network.training_loss(x, mask).item() == pytest.approx(sum(each) / 4, rel=1e-6)
     with pytest.raises(ValueError, match="unsqueeze"):
         network.training_loss(x, mask[:, 0])
+
+
+def test_the_released_training_has_other_heads_and_another_loss(monkeypatch):
+    torch.manual_seed(0)
+    ours, theirs = (MiniSeg(**NARROW, released=released).double().eval() for released in (False, True))
+    theirs.load_state_dict(ours.state_dict())
+    x, mask = torch.rand(2, 1, 32, 32).double(), (torch.rand(2, 1, 32, 32) > 0.8).double()
+    raw: list[Tensor] = []  # the heads' logits before they are brought up, the finest first
+    for head in ours.heads:
+        head.register_forward_hook(lambda module, inputs, output: raw.append(output))
+    once, twice = ours.all_outputs(x), theirs.all_outputs(x)
+    assert_same(twice[0], once[0])  # the prediction
+    for i in (1, 2, 3):  # a 1x1 and an interpolation change places
+        assert_same(twice[i], resize(resize(raw[i], *raw[i - 1].shape[-2:]), 32, 32))
+        assert (twice[i] - once[i]).abs().max() > 1e-5
+    # By hand: infection has 1.6 % of the pixels.
+    weight = mask / torch.log(torch.tensor(1.116)) + (1 - mask) / torch.log(torch.tensor(2.084))
+    cross = [-(mask * p.sigmoid().log() + (1 - mask) * (1 - p.sigmoid()).log()) for p in twice]
+    each = [((weight * c).sum() / weight.sum()).item() for c in cross]
+    expected = each[0] + 0.4 * sum(each[1:])
+    assert theirs.training_loss(x, mask).item() == pytest.approx(expected, rel=1e-6)
+    monkeypatch.setattr("replication.peers.miniseg.DROPPED", 0.5)
+    assert [torch.equal(*(net.train()(x) for _ in range(2))) for net in (ours, theirs)] == [True, False]
