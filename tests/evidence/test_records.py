@@ -50,6 +50,7 @@ CHANGES = [
     (lambda r: r["config"].pop("patience"), "part of it is missing"),
     (lambda r: r["config"].update(data_fingerprint="0"), "two fingerprints"),
     (lambda r: r["fit"].update(epochs=9), "best epoch 1 of 9, at most 3"),
+    (lambda r: r["fit"].update(best_epoch=0), "best epoch 0 of 2"),
     (lambda r: r.update(first_stage={"run": "table2-lungs"}), "fed by table2-lungs, the grid says None"),
     (lambda r: r.update(schema=3), "schema 3"),
     (lambda r: r.update(profile="paper"), "may not be renamed"),
