@@ -33,7 +33,7 @@ SLOW = 30
 EYES = cascade_of(Dark(0.02, 0.45), Dark(0.25, 0.45), size=32, name="thresholds")
 AFFINE = np.diag([-8.0, 8, 12, 1])
 NIFTI = ("bytes of the header", "bytes anywhere", "cut", "cut gzip", "bytes of the gzip", "junk", "dimensions", "affine",
-         "codes", "type", "scaling", "offset", "not finite", "values")  # fmt: skip
+         "codes", "type", "scaling", "offset", "not finite", "values", "outliers", "labels")  # fmt: skip
 DICOM = ("bytes of one file", "cut file", "junk file", "tag gone", "tag changed", "tag changed in one", "positions", "empty file",
          "pixels short", "syntax", "tags emptied")  # fmt: skip
 TAGS: dict[str, list[Any]] = {
@@ -71,7 +71,12 @@ def spoil(
 
 def make_nifti(kind: str, folder: Path, rng: np.random.Generator) -> Path:
     """One malformed NIfTI file."""
-    hu = chest(rng).astype(np.float32 if kind == "not finite" else np.int16)
+    hu = chest(rng).astype(np.float32 if kind in ("not finite", "outliers") else np.int16)
+    if kind == "outliers":
+        any_value = (3071, 43030, 65530, -32768, 1e30, np.nan, np.inf, -1e9)
+        hu.flat[rng.choice(hu.size, rng.integers(1, 4))] = rng.choice(any_value)
+    if kind == "labels":
+        hu = (rng.integers(1, 9, 3)[np.digitize(hu, (-900, -500))] - rng.integers(0, 2)).astype(np.int16)
     if kind == "not finite":
         hu[rng.random(hu.shape) < rng.choice([0.01, 0.4, 0.9])] = rng.choice([np.nan, np.inf, -np.inf])
     if kind == "values":
