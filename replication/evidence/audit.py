@@ -19,7 +19,7 @@ from replication.evidence.ledger import paper_numbers
 from replication.evidence.verdicts import parse_rule, printed
 
 METRICS = tuple(COLUMNS)  # Acc., Pre., Spe., Rec., DSC, JI
-SHARE, BACKGROUND_IOU = "share", "IoU of the background"
+SHARE, BACKGROUND_IOU, BACKGROUND_DSC = "share", "IoU of the background", "DSC of the background"
 Interval = tuple[float, float]
 
 # Numerator and denominator of each ratio, as weights of the counts (tp, fp, fn, tn).
@@ -32,6 +32,7 @@ RATIOS: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
     "JI": ((1, 0, 0, 0), (1, 1, 1, 0)),
     SHARE: ((1, 0, 1, 0), (1, 1, 1, 1)),  # of all pixels that are infection (or lung) in truth
     BACKGROUND_IOU: ((0, 0, 0, 1), (0, 1, 1, 1)),
+    BACKGROUND_DSC: ((0, 0, 0, 2), (0, 1, 1, 2)),
 }
 # Channels of VGG16's convolution blocks, each convolution 3x3 with a bias; one input channel.
 VGG16 = ((1, 64, 64), (64, 128, 128), (128, 256, 256, 256), (256, 512, 512, 512), (512, 512, 512, 512))
