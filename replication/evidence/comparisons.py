@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -55,7 +56,8 @@ def scores_of(
     }
     rows = {}
     for line in lines:
-        rows[line["row"], line["segmentation"]] = entry = {"paper": float(line["value"])}
+        entry: dict[str, Any] = {"paper": float(line["value"])}
+        rows[line["row"], line["segmentation"]] = entry
         for column, profiles in larger.items():
             cells = (ours.only(profile).cell(line["run"], metric) for profile in profiles)
             entry[column] = pd.Series(next((c.pooled for c in cells if c), []), dtype=float).mean()
@@ -119,20 +121,20 @@ def reductions(results: str | Path, *, data: str | None = None) -> pd.DataFrame:
     """
     changed = [profile for profile in PROFILES.values() if profile.beside]
     ours = Ours(
-        results, tuple(dict.fromkeys(name for p in changed for name in (p.beside, p.name))), data=data
+        results, tuple(dict.fromkeys(name for p in changed for name in (p.beside or "", p.name))), data=data
     )
     rows = [
         _reduction(profile, name, ours)
         for profile in changed
         for name in ours.accepted[profile.name]
-        if name in ours.accepted[profile.beside]
+        if name in ours.accepted[profile.beside or ""]
     ]
     columns = ["run", "protocol", "change", "before", "after", "difference", "best epoch", "epochs"]
     return pd.DataFrame(rows, columns=columns)
 
 
 def _reduction(profile: Profile, name: str, ours: Ours) -> dict[str, object]:
-    before, after = (ours.accepted[p][name] for p in (profile.beside, profile.name))
+    before, after = (ours.accepted[p][name] for p in (profile.beside or "", profile.name))
     scores = [record["test"]["pooled"]["dsc"] for record in (before, after)]
     return {
         "run": name, "protocol": RUNS[name].protocol, "change": profile.change,

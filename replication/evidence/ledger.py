@@ -181,8 +181,8 @@ def _same(number: dict[str, str], ours: Ours, line: Line) -> Judgement:
         if not group:
             return Judgement(NOT_RUN, reason=f"lacks {number['run']}")
         _rest_on(line, profile, [r["run"] for r in group], ours)
-        answers = sorted({record_answer(rule, record) for record in group})
-        answer = ", ".join(answers)
+        answers: set[Any] = {record_answer(rule, record) for record in group}
+        answer: Any = ", ".join(sorted(answers))
     else:
         answer = code_answer(rule)
     line.update(ours=answer, at="")  # what a run did is so at any size
@@ -214,7 +214,7 @@ def _claim(number: dict[str, str], ours: Ours, line: Line) -> Judgement:
 
 def _decide(rule: str, ours: Ours, protocol: str) -> tuple[str, Judgement, str, list[str]]:
     """A claim within the first profile that has all it needs, else within the one that lacks least."""
-    tried = []
+    tried: list[Any] = []
     for profile in ours.accepted:
         used: set[str] = set()
 

@@ -28,6 +28,7 @@ Counts, settings and parameters have no spread. A parameter count is reproduced 
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.special import stdtrit  # all of scipy.stats takes a second to import, for one quantile
@@ -212,8 +213,8 @@ def judge_claim(rule: str, values: Values, spread_of: SpreadOf | None = None) ->
     found: list[_Found] = []
     lacking: set[str] = set()
     for comparison in comparisons:
-        sides = (comparison.a, comparison.b)
-        scores = [None if isinstance(side, float) else values(*side) for side in sides]
+        sides: Any = (comparison.a, comparison.b)
+        scores: list[Any] = [None if isinstance(side, float) else values(*side) for side in sides]
         lacking |= {side[0] for side, score in zip(sides, scores) if score is not None and not score}
         common = set.intersection(*(set(score) for score in scores if score is not None))
         a, b = (

@@ -123,7 +123,8 @@ def _export(name: str, folder: Path, where: dict[str, str]) -> str:
 
 def _parts(files: list[Path], root: Path) -> Iterator[list[Path]]:
     """Files in groups that fit an archive each, in their order."""
-    group, used = [], 10240
+    group: list[Path] = []
+    used = 10240
     for path in files:
         size = path.stat().st_size + 1536  # its header, and rounding up
         if group and used + size > BYTES:
@@ -145,7 +146,7 @@ def pack(out: Path, became: dict[str, str], *, results: Path, runs: Path, profil
     records = sorted((results / profile).glob("*.json"))
     masks = [path for r in records if (path := runs / profile / r.stem / "masks.npz").is_file()]
     weights = sorted((runs / "weights" / profile).glob("*"))
-    packed = []
+    packed: list[Path] = []
     for kind, files, root in (
         ("records", records, results),
         ("masks", masks, runs),
