@@ -187,8 +187,9 @@ class _Found:
 def _compare(comparison: Comparison, differences: list[float], spread: Spread | None, k: int) -> _Found:
     """One comparison of k; nothing is clear of two runs where one pair by fold is all there is."""
     n, mean = len(differences), float(np.mean(differences))
-    numbers = isinstance(comparison.a, float) + isinstance(comparison.b, float)
-    if not numbers and comparison.a[0] == comparison.b[0]:
+    a, b = comparison.a, comparison.b
+    numbers = isinstance(a, float) + isinstance(b, float)
+    if not isinstance(a, float) and not isinstance(b, float) and a[0] == b[0]:
         return _Found(mean, 0.0, all(d > 0 for d in differences), all(d < 0 for d in differences))
     if spread is None:  # paired by fold, with their own deviation
         if n < 2:
