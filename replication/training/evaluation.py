@@ -89,7 +89,7 @@ def evaluate_masks(
                 for name in BOUNDARY
             },
         },
-        "patients": patients,
+        "patients": by_person,
         "false_positives": _false_positives(pixels_predicted[pixels_true == 0], true[0].size),
         "slices_with_truth": len(infected),
         "slices_with_truth_and_dsc_0": int((per_slice["dsc"][infected] == 0).sum()),
