@@ -22,13 +22,14 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
-STATIC, STATUS = Path("book/_static"), Path("book/status.md")
+STATIC, STATUS, TRY = Path("book/_static"), Path("book/status.md"), Path("book/try.md")
 sys.path.insert(0, str(ROOT))  # chslib is this checkout's
 sys.path.append(str(ROOT / "book"))
 
 from page_numbers import Numbers  # noqa: E402
 from run_status import fill_status  # noqa: E402
 from summary_pdf import add_pdf  # noqa: E402
+from try_page import page as try_page  # noqa: E402
 
 
 def read_toc(source: Path) -> dict[str, Any]:
@@ -139,6 +140,9 @@ def stage(
             made[page.as_posix()] = by_name[owner]["file"]
     if (target / STATUS).is_file():
         fill_status(target / STATUS, source=source, staged=target / "notebooks", executed=executed)
+    if (target / TRY).is_file():
+        told = (target / TRY).read_text("utf-8").replace("<!-- try -->", try_page(target / STATIC / "try"))
+        (target / TRY).write_text(told, encoding="utf-8")
     numbers = Numbers(source)
     for page in sorted((target / "book").glob("*.md")):
         numbers.fill(page)

@@ -31,6 +31,9 @@ NO_PROSE = (
 PREVIEW = "_static/preview.png"  # book/preview.py draws it
 SITE = "COVID-19 infection in chest CT by CHS-Net: the paper run again, with code, weights and a record of every run."
 ICONS = re.compile(r"<(?:script|link)[^>]*fontawesome\.js[^>]*>(?:</script>)?")
+POLICY = {  # pages that may ask no other host for anything, whatever a library of theirs would like
+    "book/try": "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'wasm-unsafe-eval' blob:; style-src 'self' 'unsafe-inline'"
+}
 IVAR = re.compile(r":ivar ((?:\w+, )+\w+):")
 
 
@@ -172,6 +175,13 @@ def describe(app: Any, page: str, template: str, context: dict[str, Any], doctre
     context["metatags"] = context.get("metatags", "") + "".join(lines)
 
 
+def restrict(app: Any, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
+    """Give a page its Content-Security-Policy, before anything that it is for (event html-page-context)."""
+    if policy := POLICY.get(page):
+        told = f'<meta http-equiv="Content-Security-Policy" content="{policy}" />\n'
+        context["metatags"] = told + context.get("metatags", "")
+
+
 def drop_icons(app: Any, exception: Exception | None) -> None:
     """Leave out the theme's script of icons, a megabyte and a half: its style sheet has them as a font (event build-finished)."""
     for path in Path(app.outdir).rglob("*.html") if exception is None else ():
@@ -204,6 +214,7 @@ def setup(app: Any) -> dict[str, bool]:
     app.connect("html-page-context", launch_committed, priority=900)  # the theme's buttons: 501
     app.connect("html-page-context", drop_scripts, priority=900)
     app.connect("html-page-context", describe)
+    app.connect("html-page-context", restrict, priority=800)
     app.connect("build-finished", drop_icons)
     app.connect("build-finished", leave_signs)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

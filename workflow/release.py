@@ -1,4 +1,4 @@
-"""What a release consists of: wheel, sdist, the weights with their model card, checksums, and its notes.
+"""What a release consists of: wheel, sdist, the weights with their model card, the default cascade as ONNX, checksums, and its notes.
 
     python workflow/release.py --out _build/dist                 # make dist
     python workflow/release.py --out _build/dist --tag v0.1.0    # refused where tag, version or changelog disagree
@@ -27,7 +27,8 @@ from model_card import Card  # noqa: E402
 from page_numbers import Numbers  # noqa: E402
 
 import chslib  # noqa: E402
-from chslib.pretrained import FOLDER, available, read_weights  # noqa: E402
+from chslib.pretrained import DEFAULT, FOLDER, available, read_weights  # noqa: E402
+from replication.scans.onnx_export import export_onnx  # noqa: E402
 
 SECTION = re.compile(r"^## \[(?P<version>[^\]]+)\](?: - (?P<date>\S+))?$", re.M)
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the oldest date of a zip: the same weights are the same archive
@@ -109,6 +110,15 @@ def pack_weights(path: Path, root: Path = ROOT) -> Path:
     return path
 
 
+def pack_networks(path: Path) -> Path:
+    """The default cascade as ONNX, its licence inside each file."""
+    with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(path, "w") as archive:
+        for file in export_onnx(DEFAULT, folder):
+            info = zipfile.ZipInfo(f"{path.stem}/{file.name}", EPOCH)
+            archive.writestr(info, file.read_bytes(), zipfile.ZIP_DEFLATED)
+    return path
+
+
 def write_checksums(path: Path, files: list[Path]) -> Path:
     """What `sha256sum --check` reads."""
     lines = [f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}\n" for file in files]
@@ -127,7 +137,11 @@ def make(out: Path) -> list[Path]:
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     version = chslib.__version__
-    files = [*build_packages(out), pack_weights(out / f"chslib-weights-{version}.zip")]
+    files = [
+        *build_packages(out),
+        pack_weights(out / f"chslib-weights-{version}.zip"),
+        pack_networks(out / f"chslib-onnx-{version}.zip"),
+    ]
     changes = sections((ROOT / "CHANGELOG.md").read_text("utf-8"))
     _, notes = changes.get(version) or changes["Unreleased"]
     (out / "NOTES.md").write_text(

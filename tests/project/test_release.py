@@ -39,6 +39,7 @@ def test_the_checksums_are_those_of_wheel_sdist_and_weights(made: Path) -> None:
     told = dict(reversed(line.split("  ")) for line in (made / "SHA256SUMS").read_text().splitlines())
     assert set(told) == {
         f"chslib-{VERSION}-py3-none-any.whl", f"chslib-{VERSION}.tar.gz", f"chslib-weights-{VERSION}.zip",
+        f"chslib-onnx-{VERSION}.zip",
     }  # fmt: skip
     assert {p.name for p in made.iterdir()} == {*told, "SHA256SUMS", "NOTES.md"}
     for name, digest in told.items():

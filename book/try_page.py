@@ -1,0 +1,160 @@
+"""The page "Try it": its controls as HTML, and the files that it loads when it is asked to (book/try says what they are).
+
+Runtime and viewer come from npm, once for each lock, into _build/try; the networks are exported anew. Without npm, or
+where it cannot reach its registry, the page is a picture and says why.
+"""
+
+import contextlib
+import functools
+import hashlib
+import shutil
+import subprocess
+import sys
+import tempfile
+from html import escape
+from pathlib import Path
+
+import numpy as np
+
+SOURCE = Path(__file__).resolve().parent / "try"
+STILL = "still.html"
+PACKAGES = SOURCE.parent.parent / "_build/try"
+MODULES = ("page.js", "worker.js", "nifti.js", "prepare.js", "cleaning.js")
+RUNTIME = {
+    "niivue.js": "@niivue/niivue/dist/index.js",
+    **{
+        name: f"onnxruntime-web/dist/{name}"
+        for name in (
+            "ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm",
+        )
+    },
+}  # fmt: skip
+SIDE, DEPTH, SEED, SHOWN = 256, 16, 100, 9  # of the drawn chest; the slice that the still picture shows
+
+
+def packages() -> Path:
+    """The folder of the pinned packages, installed where they are not.
+
+    Raises:
+        OSError: no npm, or it failed; the message says which.
+    """
+    lock, done = SOURCE / "package-lock.json", PACKAGES / "installed.json"
+    if not (done.is_file() and done.read_bytes() == lock.read_bytes()):
+        if (npm := shutil.which("npm")) is None:
+            raise OSError("npm was not there when the book was built")
+        PACKAGES.mkdir(parents=True, exist_ok=True)
+        for file in (lock, SOURCE / "package.json"):
+            shutil.copyfile(file, PACKAGES / file.name)
+        command = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--fetch-retries=0"]
+        ran = subprocess.run(command, cwd=PACKAGES, capture_output=True, text=True)
+        if ran.returncode:
+            raise OSError("npm could not fetch the viewer and the runtime when the book was built")
+        shutil.copyfile(lock, done)
+    return PACKAGES / "node_modules"
+
+
+def files() -> Path:
+    """The folder of what the page loads, made once for each state of its sources.
+
+    Raises:
+        OSError: see `packages`.
+    """
+    import nibabel as nib
+
+    from replication.scans.onnx_export import export_onnx
+    from replication.scans.weights import load_cascade
+
+    found, weights = packages(), load_cascade().weights
+    sources = [SOURCE / name for name in (*MODULES, "package-lock.json")] + [Path(__file__)]
+    state = hashlib.sha256(
+        b"".join(path.read_bytes() for path in sources) + str(weights).encode()
+    ).hexdigest()
+    folder = PACKAGES / state[:16]
+    if folder.is_dir():
+        return folder
+    with tempfile.TemporaryDirectory(dir=PACKAGES) as work:
+        made = Path(work, "try")
+        for part in ("runtime", "networks"):
+            (made / part).mkdir(parents=True)
+        for name in MODULES:
+            shutil.copyfile(SOURCE / name, made / name)
+        for name, path in RUNTIME.items():
+            shutil.copyfile(found / path, made / "runtime" / name)
+        for stage, path in zip(("lungs", "infection"), export_onnx(weights["name"], work), strict=True):
+            shutil.copyfile(path, made / "networks" / f"{stage}.onnx")
+        drawn = drawn_chest()
+        nib.save(nib.Nifti1Image(drawn.ct, drawn.affine), made / "drawn-chest.nii.gz")
+        (made / STILL).write_text(still(), encoding="utf-8")
+        with contextlib.suppress(OSError):  # another build was faster
+            made.rename(folder)
+    return folder
+
+
+@functools.cache
+def drawn_chest():
+    """The chest of chapter 17."""
+    from replication.data.phantom.volumes import make_volume
+
+    return make_volume(name="coronacases_001", seed=SEED, size=SIDE, depth=DEPTH)
+
+
+def still() -> str:
+    """The drawn chest with its drawn masks, as a picture."""
+    from explorers import picture
+
+    drawn = drawn_chest()
+    grey = (np.clip(np.rot90(drawn.ct[..., SHOWN]), -1250, 250) + 1250) / 1500 * 255
+    pixels = np.repeat(grey[..., None], 3, 2)
+    for mask, colour in ((drawn.lung, (86, 180, 233)), (drawn.infection, (213, 94, 0))):
+        inside = np.rot90(mask[..., SHOWN]) > 0
+        pixels[inside] = 0.6 * pixels[inside] + 0.4 * np.array(colour)
+    return picture(
+        np.rint(pixels).astype(np.uint8), "A drawn chest, lungs blue, infection red", kind="WEBP", css="still"
+    )
+
+
+def page(folder: Path) -> str:
+    """The page's part in HTML without a blank line; what it loads is copied into `folder`."""
+    from replication.scans.report import NOT_CLINICAL
+    from replication.scans.weights import load_cascade
+
+    try:
+        shutil.copytree(files(), folder)
+    except OSError as error:
+        return (
+            f'<div class="try"><p class="why">Nothing can be run on this page: {escape(str(error))}. '
+            f"<code>chs-net segment</code> does the same.</p>{still()}</div>"
+        )
+    return CONTROLS.format(
+        size=load_cascade().weights["size"],
+        use=escape(NOT_CLINICAL),
+        still=(folder / STILL).read_text("utf-8"),
+    )
+
+
+CONTROLS = """<div class="try" id="try" data-size="{size}">
+<p class="use"><strong>{use}</strong></p>
+<p class="why">Nothing runs here yet: this needs JavaScript, and a page that comes from a server. Where the book was opened as a file, serve its folder, as with
+<code>python -m http.server</code>, and open the address that it prints. The command <code>chs-net segment SCAN OUTPUT</code> does the same without a browser.</p>
+<div class="controls choose"><button data-part="drawn" type="button">Open the drawn chest</button>
+<label>or your own CT, a NIfTI file, dropped here or chosen: <input data-part="file" type="file" accept=".nii,.gz,.nii.gz"></label></div>
+<div class="looks">{still}<div class="view"><canvas data-part="canvas" role="img" aria-label="The scan, axial and coronal; the sliders below move it"></canvas></div></div>
+<div class="controls moves"><label>Slice <input data-part="slice" type="range" min="0" max="15" value="8"><output></output></label>
+<label>Masks <input data-part="opacity" type="range" min="0" max="1" step="0.1" value="0.4" aria-label="Opacity of the masks"></label></div>
+<div class="controls runs"><button data-part="run" type="button" disabled>Find lungs and infection</button>
+<button data-part="stop" type="button">Stop</button><progress data-part="bar" max="1" value="0" aria-label="How far it is"></progress></div>
+<p class="told" data-part="told" role="status">Open the drawn chest, or a scan.</p>
+<div class="found"><table><caption>What the networks mark: lungs blue, infection red</caption>
+<thead><tr><th scope="col">side</th><th scope="col">lungs, ml</th><th scope="col">called infected, ml</th><th scope="col">share, %</th></tr></thead>
+<tbody data-part="amounts"></tbody></table>
+<ul data-part="warnings"></ul>
+<p>Save, in the scan’s own space: <a data-part="lungs">lungs.nii.gz</a>, <a data-part="infection">infection.nii.gz</a></p></div>
+</div>
+<script type="module" src="../_static/try/page.js"></script>"""
+
+if __name__ == "__main__":  # so that a build without a network finds them
+    sys.path.insert(0, str(SOURCE.parent.parent))
+    try:
+        print(packages())
+    except OSError as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,154 @@
+"""What the page "Try it" does before and behind the networks is what `chs-net segment` does, on files as they come."""
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.append(str(ROOT / "tests/scans"))
+from chest import stored  # noqa: E402
+
+from replication.data.phantom.volumes import make_volume  # noqa: E402
+from replication.data.reading.intensity import BRIGHTEST, DARKEST  # noqa: E402
+from replication.data.reading.scan import Scan  # noqa: E402
+from replication.scans.cleaning import clean_lungs  # noqa: E402
+from replication.scans.plausibility import implausible  # noqa: E402
+from replication.scans.prepare import prepared, restored  # noqa: E402
+from replication.scans.report import report  # noqa: E402
+from replication.scans.segment import Found, _hounsfield, _warnings  # noqa: E402
+from replication.scans.steps import Cleaning  # noqa: E402
+from replication.scans.weights import load_cascade  # noqa: E402
+
+SIZE = 64
+REFUSED = {
+    "four.nii.gz": "split a series", "unplaced.nii.gz": "does not tell how the scan lies", "labels.nii.gz": "label map",
+    "constant.nii.gz": "no CT", "shifted.nii.gz": "no chest in Hounsfield units", "cut.nii.gz": "damaged or cut short",
+    "short.nii": "cut short", "text.nii": "no NIfTI-1 file", "complex.nii.gz": "type 32", "twice.nii.gz": "its qform says",
+}  # fmt: skip
+
+
+def write(folder: Path) -> np.ndarray:
+    """Scans as they come, and some that are none; lungs (S, SIZE, SIZE) with holes, crumbs and a body of gas."""
+    drawn = make_volume(name="coronacases_001", seed=3, size=80, depth=12)
+    hu = np.ascontiguousarray(drawn.ct[4:, 6:-6]).astype(np.int16)
+    affine = np.array([[-4.8, 0, 0, 150], [0, 5.2, 0.6, -140], [0, -0.5, 9, 30], [0, 0, 0, 1.0]])
+
+    def save(name: str, image: nib.Nifti1Image) -> None:
+        nib.save(image, folder / name)
+
+    for axes in ("LAS", "RPI", "SAL"):
+        save(f"{axes}.nii.gz", stored(hu, affine, axes))
+    save("offset.nii.gz", nib.Nifti1Image((hu.clip(-1024) + 1024).astype(np.uint16), affine))
+    grey = ((hu.clip(-1250, 250) + 1250) / 1500 * 255).astype(np.uint8)
+    save("grey.nii", nib.Nifti1Image(grey, affine))
+    holed = np.where(hu < -1100, np.nan, hu).astype(np.float32)
+    holed[:3, :3] = np.nan
+    save("nan.nii.gz", nib.Nifti1Image(holed, affine))
+    bright = hu.copy()
+    bright[30, 30, :] = 31000
+    save("metal.nii", nib.Nifti1Image(bright.astype(">i2"), affine, nib.Nifti1Header(endianness=">")))
+    save("second.nii", nib.Nifti1Image(((hu.astype(np.int32) + 200) * 2), affine))
+    with open(folder / "second.nii", "r+b") as file:  # nibabel writes no slope of one's own
+        file.seek(112)
+        file.write(np.float32([0.5, -200.0]).tobytes())
+    only_q = nib.Nifti1Image(hu, None)
+    only_q.set_qform(np.diag([-4.8, 5.2, 9, 1.0]), code=1)
+    save("qform.nii.gz", only_q)
+
+    save("four.nii.gz", nib.Nifti1Image(np.stack([hu] * 2, 3), affine))
+    save("unplaced.nii.gz", nib.Nifti1Image(hu, None))
+    save("labels.nii.gz", nib.Nifti1Image((hu > -300).astype(np.uint8) * 12, affine))
+    save("constant.nii.gz", nib.Nifti1Image(np.full_like(hu, 7), affine))
+    save("shifted.nii.gz", nib.Nifti1Image(hu + 500, affine))
+    save("complex.nii.gz", nib.Nifti1Image(hu.astype(np.complex64), affine))
+    twice = nib.Nifti1Image(hu, affine)
+    twice.set_qform(np.diag([4.8, 5.2, 9, 1]), code=1)
+    save("twice.nii.gz", twice)
+    (folder / "cut.nii.gz").write_bytes((folder / "LAS.nii.gz").read_bytes()[:-5000])
+    (folder / "short.nii").write_bytes((folder / "grey.nii").read_bytes()[:-500])
+    (folder / "text.nii").write_text("no scan")
+
+    lungs = np.rot90(drawn.lung > 0)[8:-8, 8:-8].transpose(2, 0, 1).astype(np.uint8)
+    lungs[5, 20:23, 18:21] = 0  # a hole
+    lungs[6:8, 2:9, 2:9] = 1  # air beside the arm
+    lungs[2, 60:62, 60:62] = 1
+    lungs.tofile(folder / "lungs.bin")
+    return lungs
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray, dict]:
+    if (node := shutil.which("node")) is None:
+        pytest.skip("no node on PATH")
+    folder = tmp_path_factory.mktemp("scans")
+    lungs = write(folder)
+    command = [node, str(ROOT / "tests/book/try_modules.mjs"), str(folder), str(SIZE)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return folder, lungs, json.loads((folder / "found.json").read_text())
+
+
+def test_a_scan_is_read_prepared_cleaned_and_written_back_as_by_the_command(run) -> None:
+    (folder, given, found), cascade = run, load_cascade()
+    taken = [name for name in found if name not in ("bounds", *REFUSED)]
+    assert len(taken) == 9 and found["bounds"] == [DARKEST, BRIGHTEST]
+    for name in taken:
+        told = found[name]
+        assert "error" not in told, (name, told)
+        scan = Scan(folder / name)
+        depth = scan.shape[2]
+        assert (told["shape"], told["axes"], told["kind"]) == (
+            list(scan.shape),
+            scan.axes,
+            scan.intensity.kind,
+        ), name
+        np.testing.assert_allclose(told["spacing"], scan.spacing, rtol=1e-6)
+        assert sorted(told["notes"]) == sorted([*scan.doubts, *scan.notes]), name
+
+        pictures = np.fromfile(folder / f"{name}.pictures", np.uint8).reshape(depth, SIZE, SIZE)
+        apart = np.abs(
+            pictures.astype(int)
+            - prepared(scan, size=SIZE, origin=replace(cascade.lungs.origin, size=SIZE))[:, 0]
+        )
+        assert apart.max() <= 1 and (apart > 0).mean() < 0.001, (name, apart.max(), (apart > 0).mean())
+
+        lungs = np.zeros((depth, SIZE, SIZE), np.uint8)
+        lungs[: len(given)] = given[:depth]
+        lungs, _ = clean_lungs(lungs, Cleaning(), hounsfield=_hounsfield(scan, SIZE))
+        ours = np.fromfile(folder / f"{name}.lungs", np.uint8)
+        np.testing.assert_array_equal(ours.reshape(lungs.shape), lungs, err_msg=name)
+
+        planes = restored(lungs, scan)
+        written = nib.load(_named(folder / f"{name}.mask"))
+        expected = scan.image(planes)
+        assert (np.asanyarray(written.dataobj) != np.asanyarray(expected.dataobj)).mean() < 1e-4, name
+        np.testing.assert_array_equal(written.affine, nib.load(folder / name).affine)
+        ml = float(np.prod(scan.spacing)) / 1000
+        amounts = {
+            "lungs_ml": planes.sum() * ml,
+            "infection_ml": planes.sum() * ml,
+            "scan_ml": planes.size * ml,
+        }
+        assert told["warnings"] == implausible(**amounts, dsc={}) + _warnings(lungs, lungs, cascade), name
+        numbers = report(scan, Found(planes, planes), sha256="", cleaning=Cleaning(), weights={})
+        for side, of in {"both": numbers["found"], **numbers["sides"]}.items():
+            assert told["amounts"][side]["lungs_ml"] == pytest.approx(of["lungs_ml"], rel=1e-2, abs=2), (
+                name,
+                side,
+            )
+
+
+def _named(path: Path) -> Path:
+    return Path(shutil.copy(path, path.with_suffix(".nii")))
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_no_scan_is_refused_in_words(run, name: str) -> None:
+    assert REFUSED[name] in run[2][name]["error"]
