@@ -74,7 +74,7 @@ def rows_of(numbers: Any) -> dict[str, list[Row]]:
 def told(row: Row) -> str:
     """A row in words, for those who do not see it."""
     value = NOT_RUN if row.value is None else f"{row.value:.2f}"
-    reach = f", from {min(row.each):.2f} to {max(row.each):.2f}" if row.each else ""
+    reach = f", from {min(row.each):.2f} to {max(row.each):.2f}" if len(set(row.each)) > 1 else ""
     return f"{row.words}: {value}{reach}"
 
 

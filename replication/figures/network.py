@@ -249,10 +249,8 @@ def plot_inception(block: InceptionConv, shape: tuple[int, ...]) -> Figure:
     out, pool = block.merge.out_channels, block.pool[0]
     kind = f"{_pool(pool)}\n1×1" if isinstance(pool, HybridPool2d) else "max pooling\n1×1"
     boxes = {"in": Box(1.5, 0, f"in\n{_maps(shape)}")}
-    boxes |= {
-        f"f{i}": Box(i, 1.1, _dsc(next(dsc.children())) + "\nBN, ReLU", BLUE)
-        for i, dsc in enumerate(block.dsc)
-    }
+    dscs = [_dsc(next(dsc.children())) for dsc in block.dsc]
+    boxes |= {f"f{i}": Box(i, 1.1, f"{dsc}\nBN, ReLU", BLUE) for i, dsc in enumerate(dscs)}
     boxes["pool"] = Box(3, 1.1, f"{kind}, {shape[0]} → {out}\nBN, ReLU", VERMILION)
     boxes["merge"] = Box(1.5, 2.3, f"concatenation, 1×1\n{block.merge.in_channels} → {out}\nBN, ReLU", BLUE)
     branches = [name for name in boxes if name not in ("in", "merge")]

@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CASCADES = [name for name in available() if get_run(name.split("/")[1]).first_stage]
 PHANTOM = {  # Dice of a synthetic patient's lungs, infected pixels
     "cpu/table2-infection": (0.9205, 381),
+    "cpu-30/table2-infection": (0.9240, 764),
     "paper/table2-infection-patient-fold3": (0.9794, 936),
 }
 
@@ -47,9 +48,9 @@ def phantom_slices(size: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def test_the_headline_and_the_best_fold_are_there_and_all_of_it_is_small():
-    assert set(PHANTOM) == {"cpu/table2-infection", best_fold()} == set(CASCADES)
+    assert set(PHANTOM) == {"cpu/table2-infection", "cpu-30/table2-infection", best_fold()} == set(CASCADES)
     assert "paper/table2-lungs" in available()  # its second stage was cut short
-    assert sum(p.stat().st_size for p in FOLDER.rglob("*") if p.is_file()) < 25e6
+    assert sum(p.stat().st_size for p in FOLDER.rglob("*") if p.is_file()) < 32e6
 
 
 @pytest.mark.parametrize("name", available())

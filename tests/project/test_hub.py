@@ -59,5 +59,5 @@ def test_weights_of_the_other_kind_and_unknown_ones_are_refused() -> None:
         hub("chs_net", weights="paper/table4-full")
     with pytest.raises(ValueError, match="are a CHSNet, expected a RAIUNet"):
         hub("raiu_net", pretrained=True, weights=DEFAULT)
-    with pytest.raises(FileNotFoundError, match="or profile/run, one of: cpu/table2-infection"):
+    with pytest.raises(FileNotFoundError, match="or profile/run, one of: cpu-30/table2-infection"):
         hub("chs_net", weights="cpu/nothing")
