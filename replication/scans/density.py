@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from replication.data.reading.scan import Scan
 
-AERATED = -700.0  # HU: -950 to -700 is well-aerated lung (Colombi et al. 2020, doi 10.1148/radiol.2020201433)
+AERATED = -700.0  # HU: well-aerated lung lies below, after Colombi et al. 2020, doi 10.1148/radiol.2020201433
 QUARTILES = (25, 50, 75)
 
 
@@ -44,6 +44,6 @@ def hardly_differ(told: dict[str, Any] | None) -> list[str]:
         return []
     return [
         f"what is called infected is hardly denser than the rest of the lungs: median {infected[1]:.0f} HU, elsewhere {rest[1]:.0f} "
-        f"(quartiles {rest[0]:.0f} to {rest[2]:.0f}). Below {AERATED:.0f} HU lung is well aerated (Colombi et al. 2020, "
+        f"(quartiles {rest[0]:.0f} to {rest[2]:.0f}). Below {AERATED:.0f} HU lung is well aerated (after Colombi et al. 2020, "
         "doi 10.1148/radiol.2020201433); it may well be healthy"
     ]

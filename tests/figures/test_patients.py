@@ -15,6 +15,7 @@ from replication.evidence.estimates import Ours
 from replication.evidence.records import pooled_counts
 from replication.figures.cases import plot_confusion
 from replication.figures.curves import learning_curves, plot_learning
+from replication.figures.density import plot_densities
 from replication.figures.patients import plot_hard_patients, plot_patients, plot_slice_scores
 from replication.figures.scores import plot_rows
 
@@ -126,3 +127,19 @@ def test_learning_is_drawn_for_each_network_and_protocol_with_means_over_folds(o
     first = [r["fit"]["history"][0]["val_loss"] for r in both["patient"]]
     assert mean.get_ydata()[0] == pytest.approx(sum(first) / len(first))
     assert plot_learning({}).axes  # nothing was run: an empty panel, no error
+
+
+def test_both_densities_say_their_median_and_a_scan_without_units_or_lungs_says_so():
+    of = {
+        "infection": np.full(9, -400, np.float32),
+        "rest_of_lungs": np.array([-3000, -800, -790], np.float32),
+    }
+    assert texts(plot_densities(of)) == [
+        "rest of the lungs, median -800 HU",
+        "called infected, median -400 HU",
+    ]
+    assert texts(plot_densities(of | {"infection": of["infection"][:0]})) == [
+        "rest of the lungs, median -800 HU"
+    ]
+    for nothing in (None, {name: hu[:0] for name, hu in of.items()}):
+        assert texts(plot_densities(nothing)) == ["no Hounsfield units, or no lung"]
