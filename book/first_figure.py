@@ -42,7 +42,7 @@ def rows_of(numbers: Any) -> dict[str, list[Row]]:
         profile, found = numbers.ours.best("table2-infection")
         row = group("Ours, the cascade at full size", f"{profile or 'paper'}/table2-infection", "slice")
         if profile != "paper" and found:
-            row.words = f"Ours, cascade, half size, {max(r['fit']['epochs'] for r in found)} epochs"
+            row.words = f"Cascade, half size, {max(r['fit']['epochs'] for r in found)} epochs"
         return row
 
     def copied(protocol: str) -> Row:
@@ -64,7 +64,7 @@ def rows_of(numbers: Any) -> dict[str, list[Row]]:
                 "patient",
                 [*sealed["patients_dsc"].values()],
             ),
-            group("A cascade of 5 epochs, five groups", "cpu/table2-infection", "patient"),
+            group("Cascade, 5 epochs, five groups", "cpu/table2-infection", "patient"),
             group("U-Net at full size, five groups", "paper/table4-bu", "patient"),
             copied("patient"),
         ],
