@@ -133,16 +133,25 @@ def on_phantoms(cascade: Cascade, *, folder: Path) -> dict[str, Any]:
     }
 
 
-def scan_record(ct: Path, lungs: Path) -> dict[str, Any]:
-    """One's own scan with a reference mask of its lungs, whatever its labels; by the default cascade."""
-    cascade = load_cascade()
+def with_lungs(ct: Path, lungs: Path) -> tuple[Scan, NDArray]:
+    """A scan, and a reference mask of its lungs (x, y, slices), whatever its labels.
+
+    Raises:
+        ValueError: of another shape.
+    """
     scan, mask = Scan(ct), Scan(lungs, intensity=None)
     if mask.shape != scan.shape:
         raise ValueError(f"{lungs}: {mask.shape} voxels; expected those of {ct}, {scan.shape}")
-    truth = {"lungs": np.stack([mask.plane(k) for k in range(mask.shape[2])], 2)}
+    return scan, np.stack([mask.plane(k) for k in range(mask.shape[2])], 2)
+
+
+def scan_record(ct: Path, lungs: Path) -> dict[str, Any]:
+    """One's own scan with a reference mask of its lungs; by the default cascade."""
+    cascade = load_cascade()
+    scan, truth = with_lungs(ct, lungs)
     made = {
         "weights": cascade.weights, "scan": {"name": ct.name, "sha256": fingerprint(ct), "axes": scan.axes},
-        "arms": on_scan(cascade, scan, truth), **environment(),
+        "arms": on_scan(cascade, scan, {"lungs": truth}), **environment(),
     }  # fmt: skip
     return made | {"digest": digest(made)}
 

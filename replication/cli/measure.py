@@ -11,7 +11,7 @@ from replication.cli.places import add_places
 def add_to(groups: Any) -> None:
     """Add `measure` and its commands."""
     measure = groups.add_parser(
-        "measure", help="leak, contrast, cleaning; of a run: thresholds, lesions, false alarms"
+        "measure", help="leak, contrast, cleaning, upper bound; of a run: thresholds, lesions, false alarms"
     )
     commands = measure.add_subparsers(dest="step", metavar="WHAT")
     leak = commands.add_parser("leak", help="score the masks of the nearest training slices")
@@ -32,6 +32,13 @@ def add_to(groups: Any) -> None:
             "--size", type=int, default=size, help="side of the slices, pixels (default: %(default)s)"
         )
         add_places(command, runs=False)
+    upper = commands.add_parser("upper-bound", help="measure what the upper end of Hounsfield units moves")
+    upper.add_argument(
+        "--scan", nargs=2, type=Path, metavar=("CT", "LUNGS"), required=True,
+        help="a scan in Hounsfield units with a mask of its lungs",
+    )  # fmt: skip
+    add_places(upper, runs=False)
+    upper.set_defaults(run_command=_upper_bound)
     thresholds = commands.add_parser("thresholds", help="score a trained run at a ladder of thresholds")
     lesions = commands.add_parser("lesions", help="recall of a run by the size of a lesion")
     alarms = commands.add_parser(
@@ -96,6 +103,15 @@ def _cleaning(options: argparse.Namespace) -> None:
         record = cleaning.cleaning_record(read_store(options.slices, size=options.size), folder=Path(folder))
     write_json(results / cleaning.RECORD, record)
     print(cleaning.read_cleaning(results).round(3).to_string())
+
+
+def _upper_bound(options: argparse.Namespace) -> None:
+    from replication.analysis.upper_bound import RECORD, read_upper_bound, upper_bound_record
+    from replication.files import write_json
+
+    results = Path(options.results)
+    write_json(results / RECORD, upper_bound_record(*options.scan))
+    print(read_upper_bound(results).round(3).to_string())
 
 
 def _thresholds(options: argparse.Namespace) -> None:

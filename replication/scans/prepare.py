@@ -42,7 +42,7 @@ def prepared(scan: Scan, *, size: int, origin: Origin, progress: Progress | None
     """
     out = np.empty((scan.shape[2], 1, size, size), np.uint8)
     pads = padding((scan.shape[1], scan.shape[0]), (scan.spacing[1], scan.spacing[0]))
-    ends = scan.intensity.ends
+    ends = scan.intensity.ends if np.isfinite(scan.intensity.ends).all() else None
     for k in (progress or iter)(range(len(out))):
         picture = AS_STORED.picture(scan.plane(k))
         if origin.preparation == "window":

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from chest import stored
 
-from replication.analysis import cleaning
+from replication.analysis import cleaning, upper_bound
 from replication.analysis.cleaning import ARMS, counts, on_store, read_cleaning, read_folds, read_scan
+from replication.analysis.upper_bound import ENDS, read_upper_bound
 from replication.cli import main
 from replication.data.slices.store import read_store
 from replication.scans.steps import STEPS
@@ -17,9 +18,9 @@ from replication.training.predictions import save_masks
 
 @pytest.fixture
 def seeing(eyes, monkeypatch):
-    monkeypatch.setattr(
-        cleaning, "load_cascade", lambda: replace(eyes, weights=eyes.weights | {"name": "eyes-fold3"})
-    )
+    seen = replace(eyes, weights=eyes.weights | {"name": "eyes-fold3"})
+    for module in (cleaning, upper_bound):
+        monkeypatch.setattr(module, "load_cascade", lambda: seen)
     monkeypatch.setattr(cleaning, "PHANTOMS", (3,))
 
 
@@ -55,6 +56,14 @@ def test_a_scan_s_reference_in_another_order_of_axes_counts_the_same(drawn, put,
     assert main(["measure", "cleaning"]) == 1
     told = capsys.readouterr().err
     assert "small.nii.gz" in told and "expected those of" in told and "--slices STORE" in told
+
+
+def test_every_upper_end_is_measured_and_moves_what_is_found(drawn, put, seeing, tmp_path):
+    ct, lungs = (put(a, drawn.affine, n) for a, n in ((drawn.hu, "ct.nii.gz"), (drawn.lung, "lungs.nii.gz")))
+    main(["measure", "upper-bound", "--scan", str(ct), str(lungs), "--results", str(tmp_path)])
+    ends = read_upper_bound(tmp_path)
+    assert list(ends.index) == list(ENDS) and (ends > 0).all(axis=None)
+    assert ends["lungs, DSC"].nunique() == len(ENDS)
 
 
 def test_the_command_writes_what_the_table_reads_and_a_changed_record_is_refused(

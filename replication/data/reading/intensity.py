@@ -36,12 +36,14 @@ class Intensity:
         kind: `hounsfield`, `offset` (1024 is taken off), or `grey` (windowed before, 0..255).
         scale: factor of the stored numbers.
         padding: the number, in HU, that is none but marks what was not scanned; NaN: there is none.
+        brightest: HU that is white; infinite: each slice's own darkest and brightest voxel are the ends.
         notes: what was odd.
     """
 
     kind: str
     scale: float = 1.0
     padding: float = np.nan
+    brightest: float = BRIGHTEST
     notes: tuple[str, ...] = ()
 
     @property
@@ -51,7 +53,7 @@ class Intensity:
     @property
     def ends(self) -> tuple[float, float]:
         """What is black and what is white, in HU or grey."""
-        return GREY if self.windowed else (DARKEST, BRIGHTEST)
+        return GREY if self.windowed else (DARKEST, self.brightest)
 
     def apply(self, plane: NDArray) -> NDArray[np.float32]:
         """Any plane of stored numbers -> HU or grey within `ends`; what is no number of a scanner becomes air."""
