@@ -54,6 +54,13 @@ class Measured:
         }  # fmt: skip
         return shown[what]
 
+    def upper(self, what: str, end: str) -> str:
+        """Of one scan by an upper end of Hounsfield units: Dice coefficient of the `lungs`, ml called `infected`."""
+        from replication.analysis.upper_bound import read_upper_bound
+
+        of = read_upper_bound(self.results).loc[end]
+        return {"lungs": f"{of['lungs, DSC']:.3f}", "infected": f"{of['infected, ml']:.0f}"}[what]
+
     def sealed_of(self, name: str) -> dict[str, Any]:
         """What the sealed test says of one set of weights (`PROFILE/RUN`)."""
         found = self._sealed_test[name]

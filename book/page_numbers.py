@@ -102,7 +102,7 @@ class Numbers:
         fixed: dict[str, Callable[..., str]] = {
             "mean": self._mean, "patients": self._patients, "reach": self._reach, "epochs": self._epochs, "size": self._size,
             "copied": self.measured.copied, "sealed": self.measured.sealed, "cut": self.measured.cut, "spread": partial(self._over, lambda s: math.ceil((max(s) - min(s)) * 100) / 100), "slices": self._slices, "people": self._people, "runs": self._runs,
-            "register": self._register, "open": self._open, "card": self._card, "alarms": self.measured.alarms, "person": self._person, "judged": self._judged, "steps": self._steps, "figure": partial(figure, self), "explore": partial(explorer, self),
+            "register": self._register, "open": self._open, "card": self._card, "alarms": self.measured.alarms, "upper": self.measured.upper, "person": self._person, "judged": self._judged, "steps": self._steps, "figure": partial(figure, self), "explore": partial(explorer, self),
             "lowest": partial(self._over, min), "highest": partial(self._over, max), "agree": lambda: f"{RADIOLOGISTS:.2f}",
         }  # fmt: skip
         return fixed[what](*names) if what in fixed else self._score(what, *names)

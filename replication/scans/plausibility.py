@@ -2,7 +2,7 @@
 
 An adult's lungs hold at most 7.99 h - 7.08 litres (men) or 6.60 h - 5.79 (women), with a residual standard deviation of
 0.70 and 0.60, and after breathing out still 1.31 h + 0.022 a - 1.23 or 1.81 h + 0.016 a - 2.00, with 0.41 and 0.35 (h in
-metres, a in years; Quanjer et al. 1993, doi 10.1183/09041950.005s1693). So 19 of 20 men of 2.10 m hold less than 10.9 l, and
+metres, a in years; after Quanjer et al. 1993, doi 10.1183/09041950.005s1693). So 19 of 20 men of 2.10 m hold less than 10.9 l, and
 19 of 20 women of 1.50 m and 25 years keep more than 0.5 l.
 """
 
