@@ -112,7 +112,7 @@ def test_it_needs_what_the_notebooks_and_chslib_import() -> None:
             imported.add(node.module.split(".")[0])
     # Every kernel has IPython and matplotlib-inline, and a torch for a GPU brings Triton along.
     given = {*sys.stdlib_module_names, "chslib", "replication", "IPython", "matplotlib_inline", "triton"}
-    given.add("onnx")  # for `chs-net weights export --onnx` alone, and an extra of its own
+    given |= {"onnx", "SimpleITK"}  # extras of their own: `weights export --onnx`, MetaImage and NRRD
     others = imported - given
     assert {IMPORTED_AS.get(name, name) for name in others} == set(NEEDED)
 

@@ -383,7 +383,7 @@ def test_what_chapter_7_says_of_its_curves_still_holds(scores) -> None:
         "At every recall that these two reach, CHS-Net is the more precise one. So against two of its five rivals"
         in text
     )
-    assert "At a threshold of 0.5 CHS-Net has the lowest recall of all." in text
+    assert "After five epochs, at a threshold of 0.5, CHS-Net has the lowest recall of all." in text
     peers = ("table4-bu", "table3-unetpp", "table3-attention-unet", "table3-infnet", "table3-miniseg")
     assert scores[SLICE]["recall"] < min(scores[run]["recall"] for run in peers)
     own, *others = (

@@ -78,7 +78,7 @@ def test_it_asks_for_three_packages_and_holds_the_default_weights(wheel: Path) -
         weights = [info for info in archive.infolist() if info.filename.endswith(".safetensors")]
     always = [Requirement(line) for line in told.get_all("Requires-Dist")]
     assert sorted(r.name for r in always if r.marker is None) == CORE
-    assert set(told.get_all("Provides-Extra")) == {"study", "book", "test", "lint"}
+    assert set(told.get_all("Provides-Extra")) == {"study", "formats", "export", "book", "test", "lint"}
     assert len(weights) == 2 and sum(info.file_size for info in weights) < 8e6
     assert {"chslib/py.typed", "replication/evidence/paper_numbers.csv"} <= set(names)
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"chslib", "replication"}
