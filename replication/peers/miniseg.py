@@ -14,7 +14,8 @@ out_channels=2 (lesion and background): with biases on the heads and on the four
 decoder, and none elsewhere. The last four, 128 numbers, stand before batch norms, and so change
 nothing and get no gradient.
 
-The prediction is the released network's. Its training differs in three things, all of them read in its code and had by
+The prediction is the released network's. Its training differs in three things, read in its code but for the formula of
+the class weights, which is that of a copy of its loader (the loader itself was not seen). They are had by
 ``MiniSeg(released=True)`` (register row 62; ``alt-miniseg`` of the grid):
 
 - heads 2 to 4 read their maps after these were upsampled for the next scale, so that their logits are interpolated twice;
