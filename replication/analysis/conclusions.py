@@ -69,19 +69,19 @@ def _full_size_in_words(ours: Ours) -> list[str]:
 
 
 def flat_or_not(courses: pd.DataFrame) -> list[str]:
-    """Whether the trainings of `comparisons.courses` had come to their end: what their last epochs still added."""
+    """Whether the trainings of `comparisons.courses` had come to their end, by the rule of register row 71."""
     told = []
     for of in courses.to_dict("records"):
         network = {"direct": "direct network"}.get(of["network"], of["network"])
         name = f"The {network} at {of['size']}×{of['size']}, {of['epochs']} epochs ({of['ended']})"
-        if np.isnan(of["added"]):
-            told.append(f"{name}: too short to tell.")
+        if np.isnan(of["rise"]):
+            told.append(f"{name}: fewer than {2 * LAST} epochs, too short to tell.")
             continue
-        word = "flat" if of["added"] < HALF_A_UNIT else "still rising"
+        moves = abs(of["rise"]) > max(of["step"], HALF_A_UNIT)
+        word = ("still rising" if of["rise"] > 0 else "falling") if moves else "flat"
         told.append(
-            f"{name}: {word}. The best of its last {LAST} epochs is {of['added']:.3f} above the best before them."
-            if of["added"]
-            else f"{name}: {word}. None of its last {LAST} epochs is above the best before them."
+            f"{name}: {word}. The mean of its last {LAST} epochs is {abs(of['rise']):.3f} "
+            f"{'above' if of['rise'] > 0 else 'below'} that of the {LAST} before; neighbouring epochs lie {of['step']:.3f} apart."
         )
     return told
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from replication.evidence.estimates import Ours
@@ -13,7 +14,7 @@ from replication.evidence.tables import our_records
 from replication.training.grid import ROWS, RUNS
 from replication.training.profiles import PROFILES, Profile
 
-LAST = 5  # epochs that tell whether a training was still getting better
+LAST = 5  # epochs, against as many before them, that tell whether a training was still getting better
 UNITS = {"slice": "seeds", "patient": "folds"}  # what a protocol is repeated over
 
 
@@ -207,18 +208,30 @@ def at_equal_epochs(results: str | Path | Ours, *, epoch: int = 10, profile: str
     return pd.DataFrame(rows, columns=columns).sort_values("validation", ascending=False, ignore_index=True)
 
 
-def courses(ours: Ours, *, last: int = LAST) -> pd.DataFrame:
+def trend(scores: Sequence[float]) -> tuple[float, float]:
+    """What the last five epochs are above the five before, and how far one epoch lies from the next (register row 71).
+
+    Args:
+        scores: one for each epoch, in their order.
+
+    Returns:
+        The mean of the last five less that of the five before, and the mean distance between neighbouring epochs of these
+        ten; NaN where there are fewer than ten.
+    """
+    if len(scores) < 2 * LAST:
+        return float("nan"), float("nan")
+    before, after = np.split(np.asarray(scores[-2 * LAST :]), 2)
+    return float(after.mean() - before.mean()), float(np.abs(np.diff([*before, *after])).mean())
+
+
+def courses(ours: Ours) -> pd.DataFrame:
     """How the score of the cascade and of the direct network came about: the longest training of each at each size.
 
     Trainings that their clock cut short are here, too (`Ours.cut_short`). One run each, on random slices, seed 0.
 
-    Args:
-        last: epochs at the end that are asked what they added.
-
     Returns:
         A row for each network and size, if run: network, size (pixels), run, profile, epochs, best epoch, ended (as in
-        `at_full_size`), scores (DSC of the validation slices after each epoch) and added (the best of all epochs less the
-        best before the last ones; NaN where there were no more than these).
+        `at_full_size`), scores (DSC of the validation slices after each epoch), and rise and step (see `trend`).
     """
     rows = []
     for network, run in (("cascade", "table2-infection"), ("direct", "table4-full")):
@@ -234,15 +247,15 @@ def courses(ours: Ours, *, last: int = LAST) -> pd.DataFrame:
                 continue
             profile, record = of[0]
             scores = [epoch["val_dsc"] for epoch in record["fit"]["history"]]
-            added = max(scores) - max(scores[:-last]) if len(scores) > last else float("nan")
+            rise, step = trend(scores)
             rows.append(
                 {
                     "network": network, "size": size, "run": run, "profile": profile,
                     "epochs": record["fit"]["epochs"], "best epoch": record["fit"]["best_epoch"],
-                    "ended": _ended(record), "scores": scores, "added": added,
+                    "ended": _ended(record), "scores": scores, "rise": rise, "step": step,
                 }
             )  # fmt: skip
-    columns = ["network", "size", "run", "profile", "epochs", "best epoch", "ended", "scores", "added"]
+    columns = ["network", "size", "run", "profile", "epochs", "best epoch", "ended", "scores", "rise", "step"]
     return pd.DataFrame(rows, columns=columns)
 
 

@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
-from replication.analysis.conclusions import conclusions, in_words
+from replication.analysis.conclusions import conclusions, flat_or_not, in_words
 from replication.analysis.differences import EXPLANATIONS, explanations
 from replication.analysis.leak import RECORD, read_leakage
-from replication.evidence.comparisons import at_full_size, reductions
+from replication.evidence.comparisons import at_full_size, reductions, trend
 from replication.evidence.estimates import Ours
 from replication.evidence.ledger import ledger_of
 from replication.evidence.verdicts import VERDICTS
@@ -146,3 +147,29 @@ def test_a_repeated_run_is_told_beside_the_one_it_repeats(ours, copied, tmp_path
     name = "table3-miniseg.json"
     (tmp_path / "cpu-long" / name).write_text((ROOT / "results/cpu-long" / name).read_text())
     assert reductions(tmp_path).empty
+
+
+@pytest.mark.parametrize(
+    ("scores", "word", "rise", "step"),
+    [  # thousandths of DSC, by hand
+        ([800, 810, 820, 830, 840, 850, 860, 870, 880, 890], "still rising", 0.05, 0.01),
+        ([0, 500, 600, 700, 750, 770, 780, 790, 800, 805], "still rising", 0.279, 0.0894),
+        # The best of all epochs is among the last, and the ones after it are lower.
+        ([830, 845, 835, 840, 835, 860, 838, 836, 837, 834], "flat", 0.004, 0.0098),
+        ([840, 840, 840, 840, 840, 844, 844, 844, 844, 844], "flat", 0.004, 0.0004),  # less than half a unit
+        ([840, 840, 840, 340, 840, 840, 840, 840, 840, 840], "flat", 0.1, 0.1111),  # one epoch that broke down
+        ([900, 100, 840, 840, 840, 840, 840, 880, 880, 880, 880, 880], "still rising", 0.04, 0.0044),
+        ([890, 880, 870, 860, 850, 840, 830, 820, 810, 800], "falling", -0.05, 0.01),
+        ([100, 200, 300, 400, 500, 600, 700, 800, 900], "too short to tell", None, None),
+    ],
+)
+def test_a_curve_rises_by_what_five_epochs_are_above_the_five_before_not_by_its_peak(
+    scores, word, rise, step
+):
+    found = trend([score / 1000 for score in scores])
+    if rise is not None:
+        assert found == pytest.approx((rise, step), abs=6e-5)
+    row = {"network": "cascade", "size": 128, "epochs": len(scores), "ended": "all epochs"}
+    (told,) = flat_or_not(pd.DataFrame([row | dict(zip(("rise", "step"), found))]))
+    assert word in told and sum(other in told for other in ("rising", "flat", "falling", "too short")) == 1
+    assert rise is None or f"{abs(rise):.3f} {'above' if rise > 0 else 'below'}" in told
