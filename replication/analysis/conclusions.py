@@ -81,7 +81,8 @@ def flat_or_not(courses: pd.DataFrame) -> list[str]:
         word = ("still rising" if of["rise"] > 0 else "falling") if moves else "flat"
         told.append(
             f"{name}: {word}. The mean of its last {LAST} epochs is {abs(of['rise']):.3f} "
-            f"{'above' if of['rise'] > 0 else 'below'} that of the {LAST} before; neighbouring epochs lie {of['step']:.3f} apart."
+            f"{'above' if of['rise'] > 0 else 'below'} that of the {LAST} before; neighbouring epochs lie {of['step']:.3f} apart. "
+            f"Epoch {of['best epoch']} was kept."
         )
     return told
 

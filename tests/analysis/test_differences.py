@@ -157,7 +157,12 @@ def test_a_repeated_run_is_told_beside_the_one_it_repeats(ours, copied, tmp_path
         # The best of all epochs is among the last, and the ones after it are lower.
         ([830, 845, 835, 840, 835, 860, 838, 836, 837, 834], "flat", 0.004, 0.0098),
         ([840, 840, 840, 840, 840, 844, 844, 844, 844, 844], "flat", 0.004, 0.0004),  # less than half a unit
-        ([840, 840, 840, 340, 840, 840, 840, 840, 840, 840], "flat", 0.1, 0.1111),  # one epoch that broke down
+        (
+            [840, 840, 840, 340, 840, 840, 840, 840, 840, 840],
+            "flat",
+            0.1,
+            0.1111,
+        ),  # one epoch that broke down
         ([900, 100, 840, 840, 840, 840, 840, 880, 880, 880, 880, 880], "still rising", 0.04, 0.0044),
         ([890, 880, 870, 860, 850, 840, 830, 820, 810, 800], "falling", -0.05, 0.01),
         ([100, 200, 300, 400, 500, 600, 700, 800, 900], "too short to tell", None, None),
@@ -169,7 +174,7 @@ def test_a_curve_rises_by_what_five_epochs_are_above_the_five_before_not_by_its_
     found = trend([score / 1000 for score in scores])
     if rise is not None:
         assert found == pytest.approx((rise, step), abs=6e-5)
-    row = {"network": "cascade", "size": 128, "epochs": len(scores), "ended": "all epochs"}
+    row = {"network": "cascade", "size": 128, "epochs": len(scores), "ended": "all epochs", "best epoch": 6}
     (told,) = flat_or_not(pd.DataFrame([row | dict(zip(("rise", "step"), found))]))
     assert word in told and sum(other in told for other in ("rising", "flat", "falling", "too short")) == 1
     assert rise is None or f"{abs(rise):.3f} {'above' if rise > 0 else 'below'}" in told
