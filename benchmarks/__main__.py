@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: run the parts, print their tables, keep the record."""
+"""`python -m benchmarks`: run the parts, keep the record, which notebook 12 draws."""
 
 import argparse
 import json
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from benchmarks import limits, pooling, quality, roofline
-from benchmarks.turns import exponent, forward_flops, network_of, print_rows, time_in_turns
+from benchmarks.turns import exponent, forward_flops, network_of, time_in_turns
 from benchmarks.worker import FORMS, Job
 from chslib.network import count_parameters
 from replication.files import write_json
@@ -25,145 +25,90 @@ class Parts:
     """Every part of the benchmark by name; each returns what the record keeps of it."""
 
     def __init__(self, options: argparse.Namespace) -> None:
-        self.options = options
-        self.common = {"threads": options.threads, "device": options.device}
+        self.options, self.device = options, options.device
 
-    def _jobs(self, **changes: Any) -> Job:
-        return Job(**{**self.common, **changes})
+    def _time(self, *jobs: dict[str, Any], rounds: int = 2, profile: bool = False) -> list[dict[str, Any]]:
+        common = {"threads": self.options.threads, "device": self.device}
+        return time_in_turns([Job(**common | job) for job in jobs], rounds=rounds, profile=profile)
 
     def limits(self) -> dict[str, float]:
-        device = self.options.device
-        found = {
-            "flops": limits.peak_flops(device=device),
-            **(
-                {"flops_bfloat16": limits.peak_flops(device=device, dtype=torch.bfloat16)}
-                if limits.has_bfloat16(device)
-                else {}
-            ),
-            "bandwidth": limits.copy_bandwidth(device=device),
-        }
-        print("  " + ", ".join(f"{k} {v / 1e9:.0f} G/s" for k, v in found.items()))
-        return found
+        """One large product, and a copy."""
+        found = {"flops": limits.peak_flops(device=self.device)}
+        if limits.has_bfloat16(self.device):
+            found["flops_bfloat16"] = limits.peak_flops(device=self.device, dtype=torch.bfloat16)
+        return found | {"bandwidth": limits.copy_bandwidth(device=self.device)}
 
     def pooling(self) -> dict[str, Any]:
-        device, found = self.options.device, {}
-        for dtype in (torch.float32, *([torch.bfloat16] if device == "cuda" else [])):
-            # The limits anew, in the same run as what is held against them.
-            peak, bandwidth = (
-                limits.peak_flops(device=device, dtype=dtype),
-                limits.copy_bandwidth(device=device),
-            )
+        """The forms of spectral pooling, and the limits anew, in the same run as what is held against them."""
+        found = {}
+        for dtype in (torch.float32, *([torch.bfloat16] if self.device == "cuda" else [])):
+            peak = limits.peak_flops(device=self.device, dtype=dtype)
+            bandwidth = limits.copy_bandwidth(device=self.device)
             rows = pooling.measure(
-                batch=16, peak=peak, bandwidth=bandwidth, rounds=5, device=device, dtype=dtype
+                batch=16, peak=peak, bandwidth=bandwidth, rounds=5, device=self.device, dtype=dtype
             )
             found[str(dtype).removeprefix("torch.")] = {"flops": peak, "bandwidth": bandwidth, "rows": rows}
-            for row in rows:
-                best = "" if row["over_best_fft"] is None else f"{row['over_best_fft']:.1f}x the best FFT, "
-                print(
-                    f"  {dtype} {row['side']:4} {row['form']:9} {1e3 * row['seconds'][pooling.OURS]:8.2f} ms: "
-                    f"{best}{row['over_limit']:.1f} of the limit ({row['limit']})"
-                )
         return found
 
     def step(self) -> dict[str, Any]:
         """Plain against fast at 128 and 256, and what each change is worth."""
-        forms = [form for form in FORMS if form != "folded"]
-        found = {
-            "128": time_in_turns([self._jobs(form=form, size=128, batch=16) for form in forms]),
-            "256": time_in_turns(
-                [self._jobs(form=form, size=256, batch=8, steps=2) for form in ("plain", "fast")]
-            ),
+        return {
+            "128": self._time(*({"form": form, "batch": 16} for form in FORMS if form != "folded")),
+            "256": self._time(*({"form": form, "size": 256, "steps": 2} for form in ("plain", "fast"))),
         }
-        for size, rows in found.items():
-            print_rows(rows, f"{size}x{size}")
-        return found
 
     def batch(self) -> dict[str, Any]:
         """Cost per slice against the batch, where the allocator shows."""
-        rows = time_in_turns(
-            [self._jobs(form=form, batch=b) for form in ("plain", "fast") for b in (2, 4, 8, 16)], rounds=1
-        )
-        print_rows(rows, "batches")
-        return {"128": rows}
+        jobs = ({"form": form, "batch": b} for form in ("plain", "fast") for b in (2, 4, 8, 16))
+        return {"128": self._time(*jobs, rounds=1)}
 
     def profile(self) -> dict[str, Any]:
         """Time by operation of one step at 256x256."""
-        rows = time_in_turns(
-            [self._jobs(form=form, size=256, batch=4, steps=2) for form in ("plain", "fast")],
-            rounds=1,
-            profile=True,
-        )
-        for row in rows:
-            total = sum(op["seconds"] for op in row["profile"])
-            print(f"  {row['job']['form']}: five costliest of {total:.2f} s")
-            for op in row["profile"][:5]:
-                print(f"    {op['op']:40} {op['seconds']:.2f} s in {op['calls']:.0f} calls")
-        return {"256": rows}
+        jobs = ({"form": form, "size": 256, "batch": 4, "steps": 2} for form in ("plain", "fast"))
+        return {"256": self._time(*jobs, rounds=1, profile=True)}
 
     def roofline(self) -> dict[str, Any]:
-        rows = roofline.measure(device=self.options.device)
-        for row in rows:
-            print(
-                f"  {row['part']:28} {1e3 * row['seconds']:8.2f} ms {row['flops'] / row['seconds'] / 1e9:7.1f} GFLOP/s "
-                f"at {row['flops'] / row['bytes']:6.1f} FLOP per byte"
-            )
-        return {"size": 256, "batch": 4, "rows": rows}
+        """Each part of the network against the limits."""
+        return {"size": 256, "batch": 4, "rows": roofline.measure(device=self.device)}
 
     def inference(self) -> dict[str, Any]:
         """CHS-Net, both stages, against the plain U-Net."""
         jobs = [
-            self._jobs(network=network, form=form, mode="infer", size=256, batch=4, dtype=dtype)
-            for dtype in ("float32", *(["bfloat16"] if limits.has_bfloat16(self.options.device) else []))
+            {"network": network, "form": form, "mode": "infer", "size": 256, "batch": 4, "dtype": dtype}
+            for dtype in ("float32", *(["bfloat16"] if limits.has_bfloat16(self.device) else []))
             for network, form in (("bu", "fast"), ("chsnet", "fast"), ("chsnet", "folded"), ("bu", "folded"))
             if dtype == "float32" or form == "folded"
         ]
-        rows = time_in_turns(jobs)
-        print_rows(rows, "inference")
-        return {"rows": rows, "forward_flops": {n: forward_flops(n, 256) for n in ("full", "bu")}}
+        return {
+            "rows": self._time(*jobs),
+            "forward_flops": {n: forward_flops(n, 256) for n in ("full", "bu")},
+        }
 
     def growth(self) -> dict[str, Any]:
         """Time and memory of a training step against size, batch and threads, with exponents."""
-        sizes = [(64, 4, 2), (128, 4, 2), (256, 4, 2), (512, 1, 2)]
-        by_size = time_in_turns([self._jobs(size=s, batch=b, steps=n) for s, b, n in sizes], rounds=1)
-        by_threads = time_in_turns(
-            [self._jobs(**{"threads": n, "batch": 8}) for n in range(1, self.options.threads + 1)], rounds=1
-        )
-        of_unet = time_in_turns(
-            [self._jobs(network="bu", size=s, batch=b, steps=n) for s, b, n in sizes], rounds=1
-        )
-        rows = [r for r in by_size if "seconds" in r]
-        of_memory = [r for r in rows if "memory_mib" in r]
+        sizes = [{"size": s, "batch": b, "steps": 2} for s, b in ((64, 4), (128, 4), (256, 4), (512, 1))]
         found = {
-            "size": by_size,
-            "threads": by_threads,
-            "size, U-Net": of_unet,
-            "exponents": {
-                "time by side": exponent([r["job"]["size"] for r in rows], [r["ms_per_slice"] for r in rows]),
-                **(
-                    {
-                        "memory by side": exponent(
-                            [r["job"]["size"] for r in of_memory],
-                            [r["memory_mib"] / r["job"]["batch"] for r in of_memory],
-                        )
-                    }
-                    if of_memory
-                    else {}
-                ),
-            },
+            "size": self._time(*sizes, rounds=1),
+            "threads": self._time(*({"threads": n + 1} for n in range(self.options.threads)), rounds=1),
+            "size, U-Net": self._time(*({"network": "bu", **size} for size in sizes), rounds=1),
         }
-        print_rows([*by_size, *by_threads, *of_unet], "growth")
-        print("  " + ", ".join(f"{k}: {v:.2f}" for k, v in found["exponents"].items()))
-        return found
+        rows = [r for r in found["size"] if "seconds" in r]
+        of_memory = [r for r in rows if "memory_mib" in r]
+        exponents = {
+            "time by side": exponent([r["job"]["size"] for r in rows], [r["ms_per_slice"] for r in rows])
+        }
+        if of_memory:
+            exponents["memory by side"] = exponent(
+                [r["job"]["size"] for r in of_memory],
+                [r["memory_mib"] / r["job"]["batch"] for r in of_memory],
+            )
+        return found | {"exponents": exponents}
 
     def peers(self) -> dict[str, Any]:
         """Parameters, multiplications, time and memory of every network of Table 3."""
         rows = []
-        for mode, size, batch in (("infer", 256, 4), ("train", 128, 8)):
-            rows += time_in_turns(
-                [self._jobs(network=n, mode=mode, size=size, batch=batch, steps=2) for n in PEER_NETWORKS],
-                rounds=1,
-            )
-        print_rows(rows, "peers")
+        for how in ({"mode": "infer", "size": 256, "batch": 4}, {"mode": "train", "size": 128, "batch": 8}):
+            rows += self._time(*({"network": n, "steps": 2, **how} for n in PEER_NETWORKS), rounds=1)
         counts = {
             name: {
                 "parameters": count_parameters(network_of(name)),
@@ -188,39 +133,18 @@ class Parts:
         return self._on_gpu({"dtype": "bfloat16"}, {"dtype": "bfloat16", "compile": True})
 
     def _on_gpu(self, *changes: dict[str, Any]) -> dict[str, Any]:
-        if self.options.device != "cuda":
+        if self.device != "cuda":
             print("  not run: no GPU")
             return {"rows": []}
         common = {"form": "fast", "size": 256, "batch": 16, "steps": 20}
-        rows = time_in_turns([self._jobs(**{**common, **change}) for change in changes], rounds=1)
-        print_rows(rows, "GPU")
-        return {"rows": rows}
+        return {"rows": self._time(*(common | change for change in changes), rounds=1)}
 
     def quality(self) -> dict[str, Any]:
         """The plain network's training curve on real slices beside the fast one's; long."""
-        found = quality.measure(self.options.slices, Path(self.options.runs), every=self.options.every)
-        for key, within in found["within"].items():
-            shown = ", ".join(
-                f"{d:.4f} (seeds: {s:.4f})" for d, s in zip(found["difference"][key], found["spread"][key])
-            )
-            print(f"  {key}: plain less fast, by epoch: {shown}: {'within' if all(within) else 'not within'}")
-        return found
+        return quality.measure(self.options.slices, Path(self.options.runs), every=self.options.every)
 
 
-PARTS = (
-    "limits",
-    "pooling",
-    "step",
-    "batch",
-    "profile",
-    "roofline",
-    "inference",
-    "growth",
-    "peers",
-    "gpu",
-    "compiled",
-    "quality",
-)
+PARTS = tuple(name for name in vars(Parts) if not name.startswith("_"))
 
 
 def main(arguments: list[str] | None = None) -> int:

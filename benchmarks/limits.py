@@ -7,16 +7,20 @@ import torch
 from torch import Tensor
 
 
-def best_of(function: Callable[[], object], *, rounds: int = 5, device: str = "cpu") -> float:
+def timed(function: Callable[..., object], *arguments: object, device: str = "cpu") -> float:
+    """Seconds of a call, to the end of what it starts on a GPU."""
+    start = time.perf_counter()
+    function(*arguments)
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def best_of(
+    function: Callable[..., object], *arguments: object, rounds: int = 5, device: str = "cpu"
+) -> float:
     """Seconds of the fastest of some calls, after one that is not counted."""
-    seconds = []
-    for _ in range(rounds + 1):
-        start = time.perf_counter()
-        function()
-        if device == "cuda":
-            torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - start)
-    return min(seconds[1:])
+    return min([timed(function, *arguments, device=device) for _ in range(rounds + 1)][1:])
 
 
 def peak_flops(*, device: str = "cpu", dtype: torch.dtype = torch.float32, side: int = 3072) -> float:

@@ -5,13 +5,14 @@ with the limit: its products at the peak rate, or the maps in and out at copy ba
 takes longer.
 """
 
-import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from benchmarks.fft import FORMS as FFTS
+from benchmarks.limits import timed
 from chslib.network import WIDTHS
 from chslib.pooling import HALF_BAND_FROM, spectral_operator, spectral_resample2d
 from replication.training.fit import keep_freed_memory
@@ -50,6 +51,11 @@ def error(form: Any, side: int) -> float:
     return max(float((a - b).abs().max()) for a, b in pairs)
 
 
+def there_and_back(form: Callable[[Tensor], Tensor], x: Tensor, back: Tensor) -> None:
+    """What is timed."""
+    torch.autograd.grad(form(x), x, back)
+
+
 def flops(side: int, channels: int, batch: int, *, half_band: bool) -> float:
     """Of the two products, forward and backward (which is the transposed pair): 2 a multiplication."""
     half = side // 2
@@ -76,12 +82,9 @@ def measure(
                 if dtype == torch.bfloat16 and "fft" in name:
                     continue  # no FFT takes it
                 x, back = inputs[layout]
-                start = time.perf_counter()
-                torch.autograd.grad(form(x), x, back)
-                if device == "cuda":
-                    torch.cuda.synchronize()
+                taken = timed(there_and_back, form, x, back, device=device)
                 if turn:  # the first warms up
-                    seconds[name].append(time.perf_counter() - start)
+                    seconds[name].append(taken)
         best = {name: min(times) for name, times in seconds.items() if times}
         half_band = device == "cpu" and side >= HALF_BAND_FROM
         arithmetic = flops(side, channels, batch, half_band=half_band) / peak

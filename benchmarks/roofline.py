@@ -4,13 +4,13 @@ Forward only, in training mode, at 256x256. Operations are counted by torch's Fl
 bytes are those that no order of computation avoids: the part's inputs, outputs and weights, once.
 """
 
-import time
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.limits import best_of
 from chslib.network import build_network
 from replication.training.fit import keep_freed_memory
 
@@ -47,20 +47,14 @@ def measure(*, size: int = 256, batch: int = 4, rounds: int = 4, device: str = "
         for hook in hooks:
             hook.remove()
         for name, module in named.items():
-            seconds = []
-            for _ in range(rounds + 1):
-                start = time.perf_counter()
-                out = module(*inputs[name])
-                if device == "cuda":
-                    torch.cuda.synchronize()
-                seconds.append(time.perf_counter() - start)
+            seconds = best_of(module, *inputs[name], rounds=rounds, device=device)
             with FlopCounterMode(display=False) as counter:
-                module(*inputs[name])
+                out = module(*inputs[name])
             moved = [*inputs[name], out, *module.parameters()]
             rows.append(
                 {
                     "part": name,
-                    "seconds": min(seconds[1:]),
+                    "seconds": seconds,
                     "flops": counter.get_total_flops(),
                     "bytes": sum(t.numel() * t.element_size() for t in moved),
                 }

@@ -1,4 +1,4 @@
-"""What every part of the benchmark shares: jobs timed in turns, networks by name, their arithmetic, a printed table."""
+"""What every part of the benchmark shares: jobs timed in turns, networks by name, their arithmetic."""
 
 import json
 import os
@@ -24,10 +24,6 @@ def time_in_turns(jobs: list[Job], *, rounds: int = 2, profile: bool = False) ->
     for turn in range(rounds):
         for job, result in zip(jobs, results, strict=True):
             options = json.dumps({"job": vars(job), "profile": profile and turn == 0})
-            print(
-                f"  {job.network}, {job.form}, {job.mode}, {job.size}x{job.size}, batch {job.batch}",
-                flush=True,
-            )
             done = subprocess.run(
                 [sys.executable, "-m", "benchmarks.worker", options],
                 cwd=ROOT,
@@ -37,8 +33,12 @@ def time_in_turns(jobs: list[Job], *, rounds: int = 2, profile: bool = False) ->
             )
             if done.returncode:
                 result["failed"] = done.stderr.strip().splitlines()[-1:] or [f"exit {done.returncode}"]
+                print(f"  {job}: failed: {result['failed']}", flush=True)
                 continue
             found = json.loads(done.stdout.strip().splitlines()[-1])
+            print(
+                f"  {job}: {1e3 * float(np.median(found['seconds'])) / job.batch:.1f} ms a slice", flush=True
+            )
             result.setdefault("seconds", []).extend(found["seconds"])
             if found["memory_mib"] is not None:
                 result["memory_mib"] = max(result.get("memory_mib", 0), found["memory_mib"])
@@ -66,19 +66,3 @@ def forward_flops(name: str, size: int) -> int:
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
         network(x)
     return counter.get_total_flops()
-
-
-def print_rows(rows: list[dict[str, Any]], title: str) -> None:
-    first = next((r["ms_per_slice"] for r in rows if "ms_per_slice" in r), float("nan"))
-    print(f"  {title}")
-    for row in rows:
-        how = [word for word in ("compile", "repeatable") if row["job"][word]]
-        job = row["job"] | {"dtype": ", ".join([row["job"]["dtype"], *how])}
-        name = f"{job['network']}, {job['form']}, {job['mode']} {job['size']}, batch {job['batch']}, {job['dtype']}, {job['threads']} threads"
-        if "ms_per_slice" not in row:
-            print(f"    {name:75} failed: {row['failed']}")
-            continue
-        print(
-            f"    {name:75} {row['ms_per_slice']:8.1f} ms a slice {first / row['ms_per_slice']:6.2f}x "
-            + (f"{row['memory_mib']:7.0f} MiB" if "memory_mib" in row else "")
-        )

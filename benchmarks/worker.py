@@ -8,7 +8,6 @@ prints one JSON object: seconds of each step, peak resident memory, threads.
 import contextlib
 import json
 import sys
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from benchmarks.limits import timed
 from benchmarks.plain import plain
 from chslib.inference import folded
 from chslib.network import ARMS, CHSNet, build_network
@@ -129,20 +129,13 @@ def run(job: Job, *, profile: bool = False) -> dict[str, Any]:
             loss.backward()
             optimizer.step()
 
-    def timed() -> float:
-        start = time.perf_counter()
-        step()
-        if job.device == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter() - start
-
     before = _memory_mib("VmRSS")
     _forget_peak()
-    warm = [timed() for _ in range(2)]
+    warm, seconds = ([timed(step, device=job.device) for _ in range(n)] for n in (2, job.steps))
     result = {
         "job": asdict(job),
         "warm_seconds": warm,
-        "seconds": [timed() for _ in range(job.steps)],
+        "seconds": seconds,
         # The kernel counts pages in batches, so that what adds nothing may read as a little less than nothing.
         "memory_mib": None if before is None else max(0.0, _memory_mib("VmHWM") - before),
     }

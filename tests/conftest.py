@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -70,7 +71,7 @@ def write_store(folder: Path) -> Path:
 # Files that take long, the longest first, so that no worker is left alone with one at the end.
 SLOW = (
     "test_pages.py", "test_reproduce_page.py", "test_run.py", "test_end_to_end.py", "test_fast_fit.py", "test_release.py",
-    "test_lease.py", "test_campaign.py", "test_killed.py", "test_wheel.py", "test_first_cell.py", "test_serve.py",
+    "test_campaign.py", "test_killed.py", "test_wheel.py", "test_first_cell.py", "test_serve.py",
     "test_book_machinery.py", "test_thresholds.py", "test_workflow.py",
 )  # fmt: skip
 
@@ -99,6 +100,40 @@ def tiny_store(tmp_path_factory) -> Path:
 def store(tiny_store, tmp_path) -> Path:
     """A copy of it that a test may break."""
     return Path(shutil.copytree(tiny_store, tmp_path / "store"))
+
+
+TINY = {
+    "name": "tiny", "size": 32, "widths": (4, 6, 9), "batch_size": 4, "max_epochs": {"lungs": 3, "infection": 2},
+    "learning_rate": 0.1,  # else so few steps would predict nothing, and nothing would be compared
+    "threads": 1, "worth": "nothing",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    """A profile of that name, for trainings of a second."""
+    from replication.training.profiles import PROFILES, Profile
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(PROFILES, "tiny", Profile(**TINY))
+        yield PROFILES["tiny"]
+
+
+@pytest.fixture(scope="session")
+def trained(tiny_store, tmp_path_factory) -> SimpleNamespace:
+    """Both stages of the cascade and a run beyond the paper's recipe, trained by `tiny`; tests read the folder only."""
+    from replication.training.profiles import PROFILES, Profile
+    from replication.training.run import train_run
+
+    folder = tmp_path_factory.mktemp("trained")
+    where = {"slices": tiny_store, "results": folder / "results", "runs": folder / "runs"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(PROFILES, "tiny", Profile(**TINY))
+        records = {
+            name: train_run(name, profile="tiny", progress=False, **where)
+            for name in ("table2-lungs", "table2-infection", "beyond-unet")
+        }
+    return SimpleNamespace(folder=folder, records=records, **where)
 
 
 @pytest.fixture

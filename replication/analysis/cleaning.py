@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 
 from chslib.inference import Progress, accelerator, folded, predict_masks
 from chslib.network import contour_map
+from replication.analysis.measurements import dice
 from replication.data.phantom.volumes import make_volume
 from replication.data.reading.scan import Scan
 from replication.data.slices.splits import FOLDS, make_split
 from replication.data.slices.store import SliceStore
-from replication.provenance import digest, environment, read_written
+from replication.provenance import read_written
 from replication.scans.cleaning import clean_lungs
 from replication.scans.report import fingerprint
 from replication.scans.segment import segment
@@ -104,8 +105,7 @@ def folds_record(store: SliceStore, runs: Path) -> dict[str, Any]:
         }
     if not folds:
         raise FileNotFoundError(f"{runs}/paper: no table2-lungs-patient-fold<k>/masks.npz")
-    made = {"fingerprint": store.fingerprint, "columns": ["tp", "fp", "fn"], "lungs": folds, **environment()}
-    return made | {"digest": digest(made)}
+    return {"fingerprint": store.fingerprint, "columns": ["tp", "fp", "fn"], "lungs": folds}
 
 
 def on_scan(cascade: Cascade, scan: Scan, truth: dict[str, NDArray]) -> dict[str, Any]:
@@ -149,11 +149,10 @@ def scan_record(ct: Path, lungs: Path) -> dict[str, Any]:
     """One's own scan with a reference mask of its lungs; by the default cascade."""
     cascade = load_cascade()
     scan, truth = with_lungs(ct, lungs)
-    made = {
+    return {
         "weights": cascade.weights, "scan": {"name": ct.name, "sha256": fingerprint(ct), "axes": scan.axes},
-        "arms": on_scan(cascade, scan, {"lungs": truth}), **environment(),
+        "arms": on_scan(cascade, scan, {"lungs": truth}),
     }  # fmt: skip
-    return made | {"digest": digest(made)}
 
 
 def cleaning_record(store: SliceStore, *, folder: Path, progress: Progress | None = None) -> dict[str, Any]:
@@ -161,14 +160,12 @@ def cleaning_record(store: SliceStore, *, folder: Path, progress: Progress | Non
     cascade = load_cascade()
     fold = int(cascade.weights["name"][-1])
     rows = make_split(store.table, protocol="patient", fold=fold, seed=0).test
-    made = {
+    return {
         "weights": cascade.weights, "fold": fold, "fingerprint": store.fingerprint, "slices": len(rows),
         "patients": sorted(set(store.table["patient"].iloc[rows])), "columns": ["tp", "fp", "fn"],
         "store": on_store(cascade, store, rows, progress=progress),
         "phantom_seeds": list(PHANTOMS), "phantoms": on_phantoms(cascade, folder=folder),
-        **environment(),
     }  # fmt: skip
-    return made | {"digest": digest(made)}
 
 
 def read_cleaning(results: str | Path) -> pd.DataFrame:
@@ -184,8 +181,8 @@ def read_cleaning(results: str | Path) -> pd.DataFrame:
             (where, f"{target}, {what}"): value
             for where in ("store", "phantoms")
             for target in ("lungs", "infection")
-            for tp, fp, fn in [record[where][arm][target]]
-            for what, value in (("DSC", 2 * tp / max(2 * tp + fp + fn, 1)), ("FP, thousands", fp / 1000))
+            for counted in [record[where][arm][target]]
+            for what, value in (("DSC", dice(*counted)), ("FP, thousands", counted[1] / 1000))
         }
     return pd.DataFrame(rows).T.rename_axis("steps")
 
@@ -193,20 +190,21 @@ def read_cleaning(results: str | Path) -> pd.DataFrame:
 def read_scan(results: str | Path) -> pd.DataFrame:
     """By arm: DSC of the lungs of one scan, and voxels called infected; errors as of `read_cleaning`."""
     arms = read_written(Path(results) / ON_SCAN, command="chs-net measure cleaning --scan CT LUNGS")["arms"]
+    return lungs_table(arms, infected_voxels="infected voxels").rename_axis("steps")
+
+
+def lungs_table(measured: dict[str, Any], **also: str) -> pd.DataFrame:
+    """By what was measured on one scan: DSC of the lungs, and other values of the record under the names given."""
     rows = {
-        arm: {"lungs, DSC": 2 * tp / max(2 * tp + fp + fn, 1), "infected voxels": of["infected_voxels"]}
-        for arm, of in arms.items()
-        for tp, fp, fn in [of["lungs"]]
+        name: {"lungs, DSC": dice(*of["lungs"]), **{told: of[key] for key, told in also.items()}}
+        for name, of in measured.items()
     }
-    return pd.DataFrame(rows).T.rename_axis("steps")
+    return pd.DataFrame(rows).T
 
 
 def read_folds(results: str | Path) -> pd.DataFrame:
     """DSC of the lungs by arm and fold; errors as of `read_cleaning`."""
     folds = read_written(Path(results) / ON_FOLDS, command="chs-net measure cleaning --runs RUNS")["lungs"]
     return pd.DataFrame(
-        {
-            f"fold {k}": {arm: 2 * tp / max(2 * tp + fp + fn, 1) for arm, (tp, fp, fn) in arms.items()}
-            for k, arms in folds.items()
-        }
+        {f"fold {k}": {arm: dice(*counted) for arm, counted in arms.items()} for k, arms in folds.items()}
     ).rename_axis("steps")

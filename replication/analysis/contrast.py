@@ -12,7 +12,7 @@ import pandas as pd
 
 from replication.data.slices.splits import persons
 from replication.data.slices.store import SliceStore
-from replication.provenance import digest, environment, read_written
+from replication.provenance import read_written
 
 RECORD = "contrast.json"
 COMMAND = "chs-net measure contrast --slices FOLDER"
@@ -57,22 +57,19 @@ def contrast_record(store: SliceStore) -> dict[str, Any]:
         found = {k: None if np.isnan(v) else round(v, 4) for k, v in contrast_of(healthy, ill).items()}
         counted = {"slices": int(rows.sum()), "lung": int(lung.sum()), "infected": int(infected.sum())}
         patients[patient] = counted | found
-    record = {
+    return {
         "method": "grey values as stored, 0..255; healthy: lung that is not infected",
         "size": int(store.ct.shape[-1]),
         "data": {"fingerprint": store.fingerprint, "slices": len(store)},
         "patients": patients,
-        **environment(),
     }
-    record["digest"] = digest(record)
-    return record
 
 
 def read_contrast(path: str | Path) -> pd.DataFrame:
     """The record as a table, by patient: its columns, and share, infected pixels as a share of the lung's.
 
     Raises:
-        FileNotFoundError, ValueError: see `runlog.read_written`.
+        FileNotFoundError, ValueError: see `replication.provenance.read_written`.
     """
     table = pd.DataFrame.from_dict(read_written(path, command=COMMAND)["patients"], orient="index")
     table.insert(3, "share", table["infected"] / table["lung"].where(table["lung"] > 0))

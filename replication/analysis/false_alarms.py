@@ -7,13 +7,11 @@ tells what they do to a healthy lung. `replication.training.healed` makes slices
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from chslib.inference import accelerator, predict_masks
-from replication.data.slices.store import read_store
+from replication.analysis.measurements import read_measured, run_with_slices
 from replication.evidence.records import read_record
-from replication.provenance import digest, environment, read_written
 from replication.training.grid import get_run
 from replication.training.healed import healed_slices
 from replication.training.networks import trained_network
@@ -31,26 +29,21 @@ def false_alarm_record(
         ValueError: a second stage, whose input a first one would have to make; weights or slices of another training.
         FileNotFoundError: no record or weights.
     """
-    run, size = get_run(name), get_profile(profile)
+    run = get_run(name)
     if run.target != "infection" or run.first_stage or run.cascade == "truth":
         raise ValueError(f"{name}: expected a direct run, such as table3-miniseg-patient-fold0")
-    record = read_record(Path(results) / profile / f"{run.name}.json")
-    store = read_store(slices, size=size.size, progress=False)
-    if store.fingerprint != record["data"]["fingerprint"]:
-        raise ValueError(f"{slices}: not the slices of {profile}/{run.name}")
-    row_of = {slice_id: row for row, slice_id in enumerate(store.table["slice_id"])}
-    test = np.array([row_of[entry[0]] for entry in record["slices"]])
+    run, record, store, test = run_with_slices(name, profile=profile, slices=slices, results=results)
     pictures, rows = healed_slices(store, test, seed=run.seed)
-    network = trained_network(run, size, record, runs).to(accelerator())
-    found = predict_masks(network, pictures[:, None], batch_size=size.batch_size)[:, 0]
+    settings = get_profile(profile)
+    network = trained_network(run, settings, record, runs).to(accelerator())
+    found = predict_masks(network, pictures[:, None], batch_size=settings.batch_size)[:, 0]
     lung = store.lung[rows] > 0
-    made = {
+    return {
         "run": run.name, "profile": profile, "weights_sha256": record["weights_sha256"],
         "test_slices": len(test), "healed": len(rows), "with_alarm": int(found.any((1, 2)).sum()),
         "lung_pixels": int(lung.sum()), "alarm_pixels": int((found > 0).sum()),
-        "dsc": record["test"]["pooled"]["dsc"], **environment(),
+        "dsc": record["test"]["pooled"]["dsc"],
     }  # fmt: skip
-    return made | {"digest": digest(made)}
 
 
 def read_false_alarms(results: str | Path) -> pd.DataFrame:
@@ -62,10 +55,6 @@ def read_false_alarms(results: str | Path) -> pd.DataFrame:
     Raises:
         ValueError: a record that was changed after it was written, or a score that is not that of its own weights.
     """
-    told = [
-        read_written(path, command=f"chs-net measure false-alarms {path.stem}")
-        for path in sorted((Path(results) / FOLDER).glob("*/*.json"))
-    ]
     table = pd.DataFrame(
         [
             {
@@ -74,7 +63,7 @@ def read_false_alarms(results: str | Path) -> pd.DataFrame:
                 "share of lung called infected": r["alarm_pixels"] / max(r["lung_pixels"], 1), "DSC": r["dsc"],
                 "weights": _whose(r, Path(results)),
             }
-            for r in told
+            for r in read_measured(results, FOLDER, what="chs-net measure false-alarms")
         ]
     )  # fmt: skip
     return table.set_index("run") if len(table) else table

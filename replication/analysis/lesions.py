@@ -10,11 +10,10 @@ import numpy as np
 import pandas as pd
 from scipy import ndimage
 
-from replication.data.slices.store import TARGETS, read_store
-from replication.evidence.records import read_record
-from replication.provenance import digest, environment, read_written
-from replication.training.grid import RUNS, get_run
-from replication.training.predictions import load_masks
+from replication.analysis.measurements import read_measured, run_with_slices
+from replication.data.slices.store import TARGETS
+from replication.training.grid import RUNS
+from replication.training.predictions import masks_tested
 
 FOLDER = "lesions"
 BOUNDS = (
@@ -49,18 +48,9 @@ def lesion_record(
     Raises:
         FileNotFoundError, ValueError: no record or predictions, or of another training or store.
     """
-    run = get_run(name)
-    record = read_record(Path(results) / profile / f"{run.name}.json")
-    masks, hashes = load_masks(Path(runs) / profile / run.name / "masks.npz")
-    store = read_store(slices, size=record["config"]["size"], progress=False)
-    theirs = {"fingerprint": record["data"]["fingerprint"], "weights_sha256": record["weights_sha256"]}
-    if hashes != theirs or store.fingerprint != theirs["fingerprint"]:
-        raise ValueError(
-            f"Predictions or slices are not those of {profile}/{run.name}: {hashes}, expected {theirs}."
-        )
-    row_of = {slice_id: row for row, slice_id in enumerate(store.table["slice_id"])}
-    rows = [row_of[entry[0]] for entry in record["slices"]]
-    lesions = lesions_of(getattr(store, TARGETS[run.target])[rows], masks[rows, 0])
+    run, record, store, rows = run_with_slices(name, profile=profile, slices=slices, results=results)
+    masks, _ = masks_tested(record, Path(runs, profile, run.name, "masks.npz"), store, slices=slices)
+    lesions = lesions_of(getattr(store, TARGETS[run.target])[rows], masks)
     scale = (record["config"]["size"] / 256) ** 2
     classes = np.digitize(lesions["pixels"] / scale, BOUNDS) - 1
     counted = [
@@ -71,8 +61,10 @@ def lesion_record(
         for k, bound in enumerate(BOUNDS)
         for of in [lesions[classes.clip(0) == k]]
     ]  # fmt: skip
-    made = {"run": run.name, "profile": profile, **theirs, "classes": counted, **environment()}
-    return made | {"digest": digest(made)}
+    return {
+        "run": run.name, "profile": profile, "fingerprint": store.fingerprint,
+        "weights_sha256": record["weights_sha256"], "classes": counted,
+    }  # fmt: skip
 
 
 def read_lesions(results: str | Path) -> pd.DataFrame:
@@ -83,8 +75,7 @@ def read_lesions(results: str | Path) -> pd.DataFrame:
     """
     rows = [
         {"run": f"{record['profile']}/{record['run']}", **of}
-        for path in sorted((Path(results) / FOLDER).glob("*/*.json"))
-        for record in [read_written(path, command=f"chs-net measure lesions {path.stem}")]
+        for record in read_measured(results, FOLDER, what="chs-net measure lesions")
         for of in record["classes"]
     ]
     table = pd.DataFrame(rows, columns=["run", "from", "lesions", "touched", "pixels", "found"])

@@ -10,7 +10,6 @@ former and tried on the latter. It answers no number of the paper.
 writes `results/thresholds/<profile>/<run>.json` from the weights that the run left.
 """
 
-import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -18,12 +17,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from chslib.inference import accelerator, predict_logits
 from chslib.metrics import COUNTS, scores
+from replication.analysis.measurements import read_of_run, run_with_slices
 from replication.data.slices.splits import make_split, persons
-from replication.data.slices.store import TARGETS, read_store
+from replication.data.slices.store import TARGETS
 from replication.evidence.records import read_record
-from replication.provenance import digest, environment
-from replication.training.grid import RUNS, get_run
+from replication.training.grid import RUNS
+from replication.training.networks import trained_network
+from replication.training.predictions import bar, stage_inputs
 from replication.training.profiles import get_profile
 
 LADDER = (0.02, 0.05, *(round(0.1 + 0.05 * step, 2) for step in range(17)))
@@ -31,7 +33,7 @@ USUAL = LADDER.index(0.5)
 PARTS = ("validation", "test")
 FOLDER = "thresholds"
 ROUNDING = 1e-6  # share of the pixels that may change sides at 0.5: 27 of 408 slices of 256x256
-KEYS = ("run", "profile", "weights_sha256", "ladder", "columns", *PARTS, "commit", "versions", "device")
+COMMAND = "chs-net measure thresholds"
 
 
 def threshold_record(
@@ -56,19 +58,9 @@ def threshold_record(
         FileNotFoundError: no record, or no weights.
         ValueError: weights or slices that are not those of the record.
     """
-    from chslib.inference import accelerator, predict_logits
-    from replication.training.networks import trained_network  # training imports more than reading needs
-    from replication.training.predictions import bar, stage_inputs
-
-    run, settings = get_run(name), get_profile(profile)
-    record = read_record(Path(results) / profile / f"{run.name}.json")
+    run, record, store, _ = run_with_slices(name, profile=profile, slices=slices, results=results)
+    settings = get_profile(profile)
     network = trained_network(run, settings, record, runs).to(accelerator())
-    store = read_store(slices, size=settings.size, progress=progress)
-    if store.fingerprint != record["data"]["fingerprint"]:
-        raise ValueError(
-            f"{slices} has fingerprint {store.fingerprint[:12]}, {run.name} was trained on "
-            f"{record['data']['fingerprint'][:12]}; give the folder of that store."
-        )
     inputs = stage_inputs(run, store, Path(runs) / profile).pixels
     split = make_split(store.table, protocol=run.protocol, fold=run.fold, seed=run.seed)
     people, truth = persons(store.table), getattr(store, TARGETS[run.target]) > 0
@@ -85,17 +77,14 @@ def threshold_record(
                 counts = np.array([_counts(height > _logit(cut), truth[row]) for cut in LADDER])
                 counted[people[row]] = counted.get(people[row], 0) + counts
         parts[part] = {who: counted[who].tolist() for who in sorted(counted)}
-    made: dict[str, Any] = {
+    return {
         "run": run.name,
         "profile": profile,
         "weights_sha256": record["weights_sha256"],
         "ladder": list(LADDER),
         "columns": list(COUNTS),
         **parts,
-        **environment(),
     }
-    made["digest"] = digest(made)
-    return made
 
 
 def _logit(probability: float) -> float:
@@ -144,19 +133,10 @@ def _read(path: Path, results: Path) -> dict[str, Any]:
         FileNotFoundError, ValueError: its run has no record; it was changed, or has other weights, other
             patients or other counts at 0.5 than that.
     """
-    anew = f"write it anew: chs-net measure thresholds {path.stem} --profile {path.parent.name}"
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not JSON ({error}); {anew}.") from error
-    if (
-        not isinstance(record, dict)
-        or any(key not in record for key in KEYS)
-        or record.get("digest") != digest(record)
-    ):
-        raise ValueError(f"{path} was changed after it was written, or is none of this module; {anew}.")
-    if (record["profile"], record["run"]) != (path.parent.name, path.stem) or record["run"] not in RUNS:
-        raise ValueError(f"{path} says it is {record['profile']}/{record['run']}; {anew}.")
+    record, anew = (
+        read_of_run(path, what=COMMAND, keys=("ladder", *PARTS)),
+        f"write it anew: {COMMAND} {path.stem} --profile {path.parent.name}",
+    )
     own = read_record(results / record["profile"] / f"{record['run']}.json")
     if own["weights_sha256"] != record["weights_sha256"]:
         raise ValueError(f"{path} is of other weights than the record of its run; {anew}.")

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from replication.analysis.cleaning import counts, with_lungs
-from replication.provenance import digest, environment, read_written
+from replication.analysis.cleaning import counts, lungs_table, with_lungs
+from replication.provenance import read_written
 from replication.scans.report import fingerprint
 from replication.scans.segment import segment
 from replication.scans.steps import Cleaning
@@ -36,11 +36,10 @@ def upper_bound_record(ct: Path, lungs: Path) -> dict[str, Any]:
         found = segment(scan, cascade, cleaning=Cleaning())
         infected = float(found.infection.sum(dtype=np.int64)) * ml
         ends[name] = {"lungs": counts(truth, found.lungs), "infected_ml": round(infected, 2)}
-    made = {
+    return {
         "weights": cascade.weights, "scan": {"name": ct.name, "sha256": fingerprint(ct), "axes": scan.axes},
-        "columns": ["tp", "fp", "fn"], "ends": ends, **environment(),
+        "columns": ["tp", "fp", "fn"], "ends": ends,
     }  # fmt: skip
-    return made | {"digest": digest(made)}
 
 
 def read_upper_bound(results: str | Path) -> pd.DataFrame:
@@ -50,9 +49,4 @@ def read_upper_bound(results: str | Path) -> pd.DataFrame:
         ValueError: a record that was changed after it was written.
     """
     ends = read_written(Path(results) / RECORD, command="chs-net measure upper-bound --scan CT LUNGS")["ends"]
-    rows = {
-        name: {"lungs, DSC": 2 * tp / max(2 * tp + fp + fn, 1), "infected, ml": of["infected_ml"]}
-        for name, of in ends.items()
-        for tp, fp, fn in [of["lungs"]]
-    }
-    return pd.DataFrame(rows).T.rename_axis("upper end, HU")
+    return lungs_table(ends, infected_ml="infected, ml").rename_axis("upper end, HU")

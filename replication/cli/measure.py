@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -59,12 +60,11 @@ def add_to(groups: Any) -> None:
 
 def _leak(options: argparse.Namespace) -> None:
     from replication.analysis.leak import RECORD, leakage_record
+    from replication.analysis.measurements import write_measured
     from replication.data.slices.store import TARGETS, read_store
-    from replication.files import write_json
 
-    record = leakage_record(read_store(options.slices, size=options.size))
-    write_json(Path(options.results) / RECORD, record)
-    for entry in record["entries"]:
+    store = read_store(options.slices, size=options.size)
+    for entry in write_measured(Path(options.results) / RECORD, leakage_record(store))["entries"]:
         name = f"seed {entry['seed']}" if entry["protocol"] == "slice" else f"fold {entry['fold']}"
         shown = "  ".join(f"{t} DSC {entry[t]['pooled']['dsc']:.3f}" for t in TARGETS)
         print(f"{entry['protocol']:8}{name:8}{shown}")
@@ -72,11 +72,11 @@ def _leak(options: argparse.Namespace) -> None:
 
 def _contrast(options: argparse.Namespace) -> None:
     from replication.analysis.contrast import RECORD, contrast_record, read_contrast
+    from replication.analysis.measurements import write_measured
     from replication.data.slices.store import read_store
-    from replication.files import write_json
 
     path = Path(options.results) / RECORD
-    write_json(path, contrast_record(read_store(options.slices, size=options.size)))
+    write_measured(path, contrast_record(read_store(options.slices, size=options.size)))
     print(read_contrast(path).round(3).to_string())
 
 
@@ -84,61 +84,65 @@ def _cleaning(options: argparse.Namespace) -> None:
     import tempfile
 
     from replication.analysis import cleaning
+    from replication.analysis.measurements import write_measured
     from replication.data.slices.store import read_store
-    from replication.files import write_json
 
-    results = Path(options.results)
     if options.scan:
-        write_json(results / cleaning.ON_SCAN, cleaning.scan_record(*options.scan))
-        print(cleaning.read_scan(results).round(3).to_string())
-        return
-    if not options.slices:
+        name, content, read = cleaning.ON_SCAN, cleaning.scan_record(*options.scan), cleaning.read_scan
+    elif not options.slices:
         raise ValueError("expected --slices STORE, or --scan CT LUNGS")
-    if options.runs:
+    elif options.runs:
         store = read_store(options.slices, size=options.size)
-        write_json(results / cleaning.ON_FOLDS, cleaning.folds_record(store, options.runs))
-        print(cleaning.read_folds(results).round(4).to_string())
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        record = cleaning.cleaning_record(read_store(options.slices, size=options.size), folder=Path(folder))
-    write_json(results / cleaning.RECORD, record)
-    print(cleaning.read_cleaning(results).round(3).to_string())
+        name, content, read = (
+            cleaning.ON_FOLDS,
+            cleaning.folds_record(store, options.runs),
+            cleaning.read_folds,
+        )
+    else:
+        store, name, read = (
+            read_store(options.slices, size=options.size),
+            cleaning.RECORD,
+            cleaning.read_cleaning,
+        )
+        with tempfile.TemporaryDirectory() as folder:
+            content = cleaning.cleaning_record(store, folder=Path(folder))
+    write_measured(Path(options.results) / name, content)
+    print(read(options.results).round(4).to_string())
 
 
 def _upper_bound(options: argparse.Namespace) -> None:
+    from replication.analysis.measurements import write_measured
     from replication.analysis.upper_bound import RECORD, read_upper_bound, upper_bound_record
-    from replication.files import write_json
 
-    results = Path(options.results)
-    write_json(results / RECORD, upper_bound_record(*options.scan))
-    print(read_upper_bound(results).round(3).to_string())
+    write_measured(Path(options.results) / RECORD, upper_bound_record(*options.scan))
+    print(read_upper_bound(options.results).round(3).to_string())
+
+
+def _of_run(
+    options: argparse.Namespace, folder: str, measured: Callable[..., dict], **more: Any
+) -> dict[str, Any]:
+    """Measure a run and write what was found to the folder of its kind; returns the record."""
+    from replication.analysis.measurements import write_measured
+
+    where = {k: getattr(options, k) for k in ("profile", "slices", "results", "runs")}
+    content = measured(options.run, **where, **more)
+    return write_measured(Path(options.results, folder, options.profile, f"{content['run']}.json"), content)
 
 
 def _thresholds(options: argparse.Namespace) -> None:
     from replication.analysis.thresholds import FOLDER, threshold_record, thresholds_of
-    from replication.files import write_json
 
-    record = threshold_record(
-        options.run, profile=options.profile, slices=options.slices, results=options.results,
-        runs=options.runs, progress=sys.stderr.isatty(),
-    )  # fmt: skip
-    path = Path(options.results) / FOLDER / options.profile / f"{record['run']}.json"
-    write_json(path, record)
-    line = thresholds_of([record]).iloc[0]
+    line = thresholds_of([_of_run(options, FOLDER, threshold_record, progress=sys.stderr.isatty())]).iloc[0]
     print(
-        f"{path}: at 0.5 DSC {line['usual']:.3f}, at {line['threshold']:g} (chosen on validation slices) "
+        f"{line['run']}: at 0.5 DSC {line['usual']:.3f}, at {line['threshold']:g} (chosen on validation slices) "
         f"{line['chosen']:.3f}, at most {line['highest']:.3f}"
     )
 
 
 def _lesions(options: argparse.Namespace) -> None:
     from replication.analysis.lesions import FOLDER, lesion_record
-    from replication.files import write_json
 
-    where = {k: getattr(options, k) for k in ("profile", "slices", "results", "runs")}
-    record = lesion_record(options.run, **where)
-    write_json(Path(options.results) / FOLDER / options.profile / f"{record['run']}.json", record)
-    for of in record["classes"]:
+    for of in _of_run(options, FOLDER, lesion_record)["classes"]:
         recall = of["found"] / of["pixels"] if of["pixels"] else float("nan")
         print(
             f"from {of['from']:5} pixels: {of['lesions']:5} lesions, {of['touched']:5} touched, recall {recall:.3f}"
@@ -147,11 +151,8 @@ def _lesions(options: argparse.Namespace) -> None:
 
 def _false_alarms(options: argparse.Namespace) -> None:
     from replication.analysis.false_alarms import FOLDER, false_alarm_record
-    from replication.files import write_json
 
-    where = {k: getattr(options, k) for k in ("profile", "slices", "results", "runs")}
-    record = false_alarm_record(options.run, **where)
-    write_json(Path(options.results) / FOLDER / options.profile / f"{record['run']}.json", record)
+    record = _of_run(options, FOLDER, false_alarm_record)
     print(
         f"{record['run']}: an alarm on {record['with_alarm']} of {record['healed']} healed slices, "
         f"{record['alarm_pixels'] / max(record['lung_pixels'], 1):.2%} of the lung called infected"

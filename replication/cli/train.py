@@ -27,7 +27,7 @@ def add_to(groups: Any) -> None:
     add_places(train)
     train.set_defaults(run_command=_train)
 
-    campaign = groups.add_parser("campaign", help="runs by their worth, several at a time, in a given time")
+    campaign = groups.add_parser("campaign", help="runs by their worth, one after the other, in a given time")
     _add_profile(campaign, "paper")
     campaign.add_argument("--slices", required=True, help="folder of a slice store")
     add_places(campaign)
@@ -35,14 +35,13 @@ def add_to(groups: Any) -> None:
     campaign.add_argument("--names", nargs="+", metavar="RUN", help="these runs, in this order")
     campaign.add_argument("--minutes", type=float, help="in which all is to end (default: no limit)")
     campaign.add_argument(
-        "--heavy", type=int, default=1,
-        help="trainings with residual inception blocks at a time (default: %(default)s)",
-    )  # fmt: skip
+        "--not-repeatable",
+        action="store_true",
+        help="compile each network once: fastest, without checkpoints",
+    )
     campaign.add_argument(
-        "--light", type=int, default=0,
-        help="of the other networks beside them; 0: one lane for all (default: %(default)s)",
-    )  # fmt: skip
-    campaign.add_argument("--not-repeatable", action="store_true", help="let a GPU choose faster algorithms")
+        "--pack", metavar="FOLDER", help="gets records, predictions and weights in archives"
+    )
     campaign.set_defaults(run_command=_campaign)
 
 
@@ -102,12 +101,12 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _campaign(options: argparse.Namespace) -> int:
-    from replication.training.campaign import work
+    from replication.training.campaign import train_all
     from replication.training.grid import campaign
 
-    result = work(
+    became = train_all(
         options.names or campaign(options.scope), profile=options.profile, slices=options.slices,
         results=options.results, runs=options.runs, minutes=options.minutes,
-        heavy=max(options.heavy, 1), light=max(options.light, 0), repeatable=not options.not_repeatable,
+        repeatable=not options.not_repeatable, pack=options.pack,
     )  # fmt: skip
-    return int("failed" in result.values())
+    return int(any(state.startswith("failed") for state in became.values()))

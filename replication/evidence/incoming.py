@@ -6,7 +6,6 @@ history, and, where they are sent along, the predictions and the slices.
 
 import subprocess
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -14,7 +13,7 @@ import torch
 from chslib.metrics import confusion
 from replication.data.slices.store import TARGETS, read_store
 from replication.evidence.records import KNOWN_DATA, Record, is_foreign, is_project, read_record
-from replication.training.predictions import load_masks
+from replication.training.predictions import masks_tested
 
 HERE = Path(__file__).resolve().parent
 
@@ -86,26 +85,10 @@ def _commit(commit: str) -> str:
 
 
 def _recounted(record: Record, predictions: Path, slices: Path) -> str:
-    try:
-        masks, hashes = load_masks(predictions)
-    except (KeyError, ValueError, EOFError, BadZipFile) as error:
-        raise ValueError(
-            f"{predictions} is no masks.npz of a run ({error}); send the file that the run wrote."
-        ) from error
-    theirs = {"fingerprint": record["data"]["fingerprint"], "weights_sha256": record["weights_sha256"]}
-    if hashes != theirs:
-        raise ValueError(
-            f"{predictions} belongs to other weights or data than the record; send those of its run."
-        )
     store = read_store(slices, size=record["config"]["size"], progress=False)
-    if store.fingerprint != theirs["fingerprint"]:
-        raise ValueError(f"{slices} is another store ({store.fingerprint[:12]}) than the record's.")
-    if masks.shape != (expected := (len(store.table), 1, *store.infection.shape[1:])):
-        raise ValueError(f"{predictions} holds masks of shape {masks.shape}, expected {expected}.")
-    row_of = {slice_id: row for row, slice_id in enumerate(store.table["slice_id"])}
-    rows = [row_of[row[0]] for row in record["slices"]]
+    masks, rows = masks_tested(record, predictions, store, slices=slices)
     truth = getattr(store, TARGETS[record["config"]["target"]])[rows]
-    counts = confusion(torch.from_numpy(masks[rows, 0]).bool(), torch.from_numpy(truth).bool())
+    counts = confusion(torch.from_numpy(masks).bool(), torch.from_numpy(truth).bool())
     wrong = np.flatnonzero(
         (np.asarray(counts) != np.array([row[1:] for row in record["slices"]])).any(axis=1)
     )

@@ -2,12 +2,11 @@
 
 The same recipe, order of slices, early stopping and record as `replication.training.fit`, without a
 trainer around it and without checkpoints: who begins a run here has to be able to end it
-(`replication.training.lease`). Forward, loss, backward and Adam are one CUDA graph, and so is an evaluation step;
+(`replication.training.campaign`). Forward, loss, backward and Adam are one CUDA graph, and so is an evaluation step;
 nothing is read back within an epoch. Seeds and folds of an architecture share its graphs. On a CPU there are none.
 """
 
 import copy
-import gc
 import logging
 import time
 from collections.abc import Callable, Iterable
@@ -175,11 +174,10 @@ class FastFits:
 
     Attributes:
         form: which of `FORMS` works here.
-        seconds: of the last epoch of each architecture, for who plans ahead.
     """
 
     def __init__(self) -> None:
-        self.form, self.seconds = FORMS[0], {}
+        self.form = FORMS[0]
         self._steps: dict[str, Steps] = {}
 
     def __call__(
@@ -214,7 +212,6 @@ class FastFits:
                 raise not_finite(f"epoch {epoch + 1} ended with {values}")
             seconds = round(time.perf_counter() - started, 1)
             history.append({"epoch": epoch + 1, **values, "seconds": seconds})
-            self.seconds[key_of(run, profile)] = time.perf_counter() - started
             if history[-1]["val_loss"] < min((e["val_loss"] for e in history[:-1]), default=float("inf")):
                 best = {k: v.detach().clone() for k, v in steps.network.state_dict().items()}
                 best_epoch = epoch + 1
@@ -237,15 +234,9 @@ class FastFits:
         }
 
     def keep(self, runs: Iterable[Run], profile: Profile) -> None:
-        """Give back graphs and buffers, up to 9 GiB an architecture, that none of these runs to come has."""
+        """Give up graphs and buffers, up to 9 GiB an architecture, that none of these runs to come has; `gc` frees them."""
         wanted = {key_of(run, profile) for run in runs}
-        if not (done := self._steps.keys() - wanted):
-            return
-        for key in done:
-            del self._steps[key]
-        gc.collect()  # a graph and the network that it was captured from hold each other
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        self._steps = {key: steps for key, steps in self._steps.items() if key in wanted}
 
     def _prepared(
         self, run: Run, profile: Profile, datasets: dict[str, SliceDataset]

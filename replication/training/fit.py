@@ -11,6 +11,7 @@ repeats at most one epoch and ends with the same weights.
 import ctypes
 import logging
 import platform
+import signal
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -178,16 +179,19 @@ class Fitting:
             _check_checkpoint(last, self.task.config, self.run.name)
             print(f"resuming {self.run.name} from {last}")
         train, validation = self._batches(datasets)
+        interrupts = signal.getsignal(signal.SIGINT)
         with warnings.catch_warnings():
             # Lightning's own use of a deprecated torch name.
             warnings.filterwarnings("ignore", message=".*`srun` command is available.*")
             warnings.filterwarnings("ignore", message=".*LeafSpec.*")
             warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
-            self.trainer.fit(self.task, train, validation, ckpt_path=last if last.is_file() else None)
-        if self.trainer.interrupted:
-            raise KeyboardInterrupt(
-                f"{self.run.name} was interrupted; start it again to go on from the last whole epoch."
-            )
+            try:
+                self.trainer.fit(self.task, train, validation, ckpt_path=last if last.is_file() else None)
+            except SystemExit:  # what Lightning makes of an interrupt, and it lets nobody interrupt again
+                signal.signal(signal.SIGINT, interrupts)
+                raise KeyboardInterrupt(
+                    f"{self.run.name} was interrupted; start it again to go on from the last whole epoch."
+                ) from None
         return self._outcome()
 
     def _batches(self, datasets: dict[str, SliceDataset]) -> tuple[SliceBatches, SliceBatches]:

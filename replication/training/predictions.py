@@ -4,6 +4,7 @@ import os
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -97,3 +98,45 @@ def load_masks(path: str | Path) -> tuple[np.ndarray, dict[str, str]]:
         shape = tuple(saved["shape"])
         masks = np.unpackbits(saved["bits"], count=int(np.prod(shape))).reshape(shape)
         return masks, {k: str(saved[k]) for k in ("fingerprint", "weights_sha256")}
+
+
+def rows_tested(record: dict[str, Any], store: SliceStore, *, slices: str | Path) -> np.ndarray:
+    """Rows of a run's test slices in the store that it was trained on, which lies in the folder `slices`.
+
+    Raises:
+        ValueError: another store.
+    """
+    if store.fingerprint != record["data"]["fingerprint"]:
+        raise ValueError(
+            f"{slices} is another store (fingerprint {store.fingerprint[:12]}) than {record['run']} was trained on "
+            f"({record['data']['fingerprint'][:12]}); give the folder of that store."
+        )
+    row_of = {slice_id: row for row, slice_id in enumerate(store.table["slice_id"])}
+    return np.array([row_of[entry[0]] for entry in record["slices"]])
+
+
+def masks_tested(
+    record: dict[str, Any], path: str | Path, store: SliceStore, *, slices: str | Path
+) -> tuple[np.ndarray, np.ndarray]:
+    """What a run predicted on its test slices, uint8 (N, H, W) as `save_masks` left it in `path`, and their rows.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a file of another kind, or of other weights or data than the record's; another store.
+    """
+    try:
+        masks, hashes = load_masks(path)
+    except (KeyError, ValueError, EOFError, BadZipFile) as error:
+        raise ValueError(
+            f"{path} is no masks.npz of a run ({error}); it has to be the file that the run wrote."
+        ) from error
+    theirs = {"fingerprint": record["data"]["fingerprint"], "weights_sha256": record["weights_sha256"]}
+    if hashes != theirs:
+        raise ValueError(
+            f"{path} belongs to other weights or data than the record of {record['run']}: {hashes}, expected {theirs}; "
+            "take those of its run, or train it again."
+        )
+    rows = rows_tested(record, store, slices=slices)
+    if masks.shape != (expected := (len(store.table), 1, *store.infection.shape[1:])):
+        raise ValueError(f"{path} holds masks of shape {masks.shape}, expected {expected}.")
+    return masks[rows, 0], rows

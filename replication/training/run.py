@@ -29,7 +29,7 @@ from replication.training.fit import fit_with_checkpoints
 from replication.training.grid import Run, get_run
 from replication.training.healed import with_healed
 from replication.training.networks import make_network, run_config
-from replication.training.predictions import StageInputs, bar, load_masks, save_masks, stage_inputs
+from replication.training.predictions import StageInputs, bar, masks_tested, save_masks, stage_inputs
 from replication.training.profiles import Profile, get_profile
 from replication.training.state import RECORD, failure_file
 
@@ -186,7 +186,7 @@ def _standing_record(path: Path, config: dict[str, Any], folder: Path) -> dict[s
             f"{path} is the record of another configuration or of other data; move it away, or have "
             "records written elsewhere (results=, make RESULTS=folder). Nothing was overwritten."
         )
-    cut_short = record["fit"].get("out_of_time") and (folder / "last.ckpt").is_file()
+    cut_short = record["fit"].get("out_of_time")
     if (folder / "masks.npz").is_file() and not cut_short:
         return record
     if not cut_short:
@@ -229,19 +229,10 @@ def evaluate_run(
     record = json.loads(path.read_text())
     if record.get("evaluation"):
         return record
-    masks, hashes = load_masks(folder / "masks.npz")
     store = read_store(slices, size=record["config"]["size"], progress=False)
-    theirs = {"fingerprint": record["data"]["fingerprint"], "weights_sha256": record["weights_sha256"]}
-    if hashes != theirs or store.fingerprint != theirs["fingerprint"]:
-        raise ValueError(
-            f"{folder / 'masks.npz'} or {slices} does not belong to {path}: weights "
-            f"{hashes['weights_sha256'][:12]} and data {store.fingerprint[:12]}, expected "
-            f"{theirs['weights_sha256'][:12]} and {theirs['fingerprint'][:12]}; train {run.name} again."
-        )
-    row_of = {slice_id: row for row, slice_id in enumerate(store.table["slice_id"])}
-    rows = [row_of[entry[0]] for entry in record["slices"]]
+    masks, rows = masks_tested(record, folder / "masks.npz", store, slices=slices)
     record["evaluation"] = evaluate_masks(
-        masks[rows, 0],
+        masks,
         getattr(store, TARGETS[run.target])[rows],
         slice_ids=store.table["slice_id"].iloc[rows].tolist(),
         patients=persons(store.table)[rows].tolist(),

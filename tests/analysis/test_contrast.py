@@ -1,6 +1,5 @@
 """How a patient's infection stands out: against brute force, by hand, and the record that the book shows."""
 
-import json
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -10,10 +9,7 @@ import pytest
 
 from replication.analysis.contrast import LEVELS, RECORD, contrast_of, contrast_record, read_contrast
 from replication.analysis.leak import patient_scores
-from replication.cli import main
-from replication.data.slices.store import SliceStore, read_store
-from replication.evidence.estimates import Ours
-from replication.evidence.records import KNOWN_DATA
+from replication.data.slices.store import SliceStore
 from replication.figures.patients import plot_contrast
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -49,44 +45,11 @@ def test_each_patient_is_counted_over_its_own_lung():
     assert found["b"]["brighter"] is None, "no infection, no contrast; the background is no lung"
 
 
-def test_the_record_is_written_read_and_refused_where_it_was_changed(tiny_store, tmp_path, capsys):
-    assert (
-        main(["measure", "contrast", "--slices", str(tiny_store), "--size", "64", "--results", str(tmp_path)])
-        == 0
-    )
-    path = tmp_path / RECORD
-    table = read_contrast(path)
-    store = read_store(tiny_store, size=64, progress=False)
-    assert table["infected"].sum() == (store.infection > 0).sum() and table["slices"].sum() == len(store)
-    assert (
-        table["share"].equals(table["infected"] / table["lung"]) and table.index[0] in capsys.readouterr().out
-    )
-    content = json.loads(path.read_text())
-    content["patients"][table.index[0]]["brighter"] = 0.99
-    path.write_text(json.dumps(content))
-    with pytest.raises(
-        ValueError, match=r"changed after it was written; write it anew: chs-net measure contrast"
-    ):
-        read_contrast(path)
-    path.write_text(path.read_text()[:40])
-    with pytest.raises(ValueError, match="is not a record"):
-        read_contrast(path)
-    with pytest.raises(FileNotFoundError, match=r"chs-net measure contrast --slices FOLDER writes it"):
-        read_contrast(tmp_path / "nowhere.json")
-    assert main(["measure", "contrast", "--slices", str(tmp_path / "nowhere")]) == 1
-
-
-def test_the_committed_record_is_of_the_real_slices_and_of_a_commit():
-    record = json.loads((ROOT / "results" / RECORD).read_text())
-    assert record["data"]["fingerprint"] in KNOWN_DATA and record["size"] == 256
-    assert not record["commit"].endswith("modified") and len(read_contrast(ROOT / "results" / RECORD)) == 16
-
-
-def test_amounts_are_known_of_patients_trained_on_and_guessed_of_others():
+def test_amounts_are_known_of_patients_trained_on_and_guessed_of_others(ours):
     share = read_contrast(ROOT / "results" / RECORD)["share"]
     for profile, run in (("cpu", "table2-infection"), ("cpu", "table4-bu"), ("cpu", "table3-miniseg"), ("paper", "table4-bu")):  # fmt: skip
-        ours = Ours(ROOT / "results", (profile,))
-        seen, new = (patient_scores(ours.best(run, protocol=p)[1])["marked"] for p in ("slice", "patient"))
+        of = ours.only(profile)
+        seen, new = (patient_scores(of.best(run, protocol=p)[1])["marked"] for p in ("slice", "patient"))
         rho = [share.corr(share * marked, method="spearman") for marked in (seen, new)]
         assert rho[0] > 0.9 > 0.8 > rho[1], (profile, run, rho)
         much, little = (new[share > 0.1].median(), new[share < 0.03].median())

@@ -21,11 +21,6 @@ def copied() -> dict:
     return read_leakage(ROOT / "results" / RECORD)
 
 
-@pytest.fixture(scope="module")
-def ours() -> Ours:
-    return Ours(ROOT / "results")
-
-
 def test_every_explanation_has_evidence_or_says_that_it_was_not_measured(ours, copied, tmp_path):
     for records in (ours, Ours(tmp_path)):
         table = explanations(records, copied)
@@ -51,8 +46,7 @@ def test_evidence_is_the_records_own(ours, copied):
     assert "JI of 0.79" in table["the paper’s numbers themselves"]
 
 
-def test_every_row_and_claim_is_named_once_under_its_verdict(ours):
-    lines = ledger_of(ours)
+def test_every_row_and_claim_is_named_once_under_its_verdict(lines):
     words = in_words(lines)
     assert list(words) == [verdict for verdict in VERDICTS if verdict in words]
     dsc = lines[(lines["metric"] == "DSC") & lines["table"].str.fullmatch("Table [2-5]")]
@@ -66,8 +60,7 @@ def test_every_row_and_claim_is_named_once_under_its_verdict(ours):
     )
 
 
-def test_conclusions_are_the_ledger_s_and_say_what_was_not_run(ours, tmp_path):
-    lines = ledger_of(ours)
+def test_conclusions_are_the_ledger_s_and_say_what_was_not_run(ours, lines, tmp_path):
     lungs, infection, *tables = conclusions(ours, lines)
     verdict = lines.set_index("id").loc["t2-infection-dsc"]
     assert verdict["verdict"] in infection and verdict["ours"] in infection and "lungs" in lungs
@@ -113,10 +106,10 @@ def test_seeds_alternatives_and_rows_beyond_the_recipe_are_told_once_they_are_ru
     )
 
 
-def test_rows_beyond_the_recipe_on_larger_slices_are_told_as_such(ours, copied):
+def test_rows_beyond_the_recipe_on_larger_slices_are_told_as_such(ours, lines, copied):
     records = Ours(ROOT / "results", ("cpu-256",)).best("beyond-miniseg", protocol="patient")[1]
     mean = sum(r["test"]["pooled"]["dsc"] for r in records) / len(records)
-    last = conclusions(ours, ledger_of(ours))[-1]
+    last = conclusions(ours, lines)[-1]
     assert (
         f"{mean:.2f} by `beyond-miniseg` at 256×256 ({len(records)} of 5 folds)" in last and len(records) == 5
     )

@@ -1,30 +1,21 @@
 """The lookup table: the most similar training slice, its mask, and the record that the book shows."""
 
-import json
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
 
 from replication.analysis.leak import (
-    RECORD,
     agreement,
     copied_masks,
     leakage_record,
     nearest_slices,
     paired,
     patient_scores,
-    read_leakage,
     with_interval,
 )
-from replication.cli import main
 from replication.data.slices.splits import Split, make_split
 from replication.data.slices.store import SliceStore, read_store
-from replication.evidence.estimates import Ours
-from replication.evidence.records import KNOWN_DATA, slices_of_patients
-
-ROOT = Path(__file__).resolve().parents[2]
+from replication.evidence.records import slices_of_patients
 
 
 @pytest.fixture(scope="module")
@@ -56,33 +47,12 @@ def test_an_odd_size_is_refused(read):
         nearest_slices(store, make_split(read.table, protocol="slice", fold=0, seed=0))
 
 
-def test_the_record_has_every_seed_and_fold_and_refuses_a_changed_value(read, tiny_store, tmp_path, capsys):
-    record = leakage_record(read)
-    assert [(e["protocol"], e["fold"], e["seed"]) for e in record["entries"]] == [
+def test_the_record_has_every_seed_and_fold(read):
+    entries = leakage_record(read)["entries"]
+    assert [(e["protocol"], e["fold"], e["seed"]) for e in entries] == [
         *(("slice", 0, s) for s in range(3)), *(("patient", k, 0) for k in range(5)),
     ]  # fmt: skip
-    assert all(e["leaks"]["patient"] <= e["slices"] for e in record["entries"][:3])
-    assert (
-        main(["measure", "leak", "--slices", str(tiny_store), "--size", "64", "--results", str(tmp_path)])
-        == 0
-    )
-    assert capsys.readouterr().out.count("infection DSC") == 8
-    path = tmp_path / RECORD
-    assert read_leakage(path)["entries"] == record["entries"]
-    changed = json.loads(path.read_text())
-    changed["entries"][0]["infection"]["pooled"]["dsc"] = 0.99
-    path.write_text(json.dumps(changed))
-    with pytest.raises(ValueError, match="changed after it was written"):
-        read_leakage(path)
-    with pytest.raises(FileNotFoundError, match=r"chs-net measure leak"):
-        read_leakage(tmp_path / "nowhere.json")
-    assert main(["measure", "leak", "--slices", str(tmp_path / "nowhere")]) == 1
-
-
-def test_the_committed_record_is_of_the_real_slices_and_of_a_commit():
-    record = read_leakage(ROOT / "results" / RECORD)
-    assert record["data"]["fingerprint"] in KNOWN_DATA and record["size"] == 128
-    assert not record["commit"].endswith("modified")
+    assert all(e["leaks"]["patient"] <= e["slices"] for e in entries[:3])
 
 
 # ---- one patient under both protocols ----------------------------------------------------------
@@ -128,13 +98,12 @@ def test_networks_agree_where_they_rank_the_patients_alike():
     assert agreement({}).empty
 
 
-def test_what_the_chapter_says_of_hard_patients_is_so_in_the_records():
-    ours = Ours(ROOT / "results", ("cpu",))
+def test_what_the_chapter_says_of_hard_patients_is_so_in_the_records(ours):
     both = {
-        run: {p: patient_scores(ours.best(run, protocol=p)[1]) for p in ("slice", "patient")}
+        run: {p: patient_scores(ours.only("cpu").best(run, protocol=p)[1]) for p in ("slice", "patient")}
         for run in ("table2-infection", "table4-bu", "table3-miniseg")
     }
-    full = patient_scores(Ours(ROOT / "results", ("paper",)).best("table4-bu", protocol="patient")[1])
+    full = patient_scores(ours.only("paper").best("table4-bu", protocol="patient")[1])
     held_out = {run: of["patient"] for run, of in both.items()} | {"full": full}
     agree = agreement(held_out).to_numpy()
     assert agree.shape == (4, 4) and agree.min() > 0.4, "much the same patients are hard"

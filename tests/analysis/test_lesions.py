@@ -4,9 +4,8 @@ import json
 from pathlib import Path
 
 import numpy as np
-import pytest
 
-from replication.analysis.lesions import BOUNDS, FOLDER, lesion_record, lesions_of, read_lesions
+from replication.analysis.lesions import BOUNDS, lesions_of, read_lesions
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -30,15 +29,3 @@ def test_committed_records_add_up_to_the_counts_of_their_runs():
         record = json.loads((ROOT / "results" / f"{name}.json").read_text(encoding="utf-8"))
         tp, fn = (sum(row[k] for row in record["slices"]) for k in (1, 3))
         assert table.loc[name, "found"].sum() == tp and table.loc[name, "pixels"].sum() == tp + fn
-
-
-def test_a_record_of_other_predictions_is_refused(tmp_path, tiny_store):
-    with pytest.raises(FileNotFoundError, match="no such record"):
-        lesion_record("table4-full", profile="paper", slices=tiny_store, results=tmp_path, runs=tmp_path)
-    path = tmp_path / FOLDER / "paper" / "table4-full.json"
-    path.parent.mkdir(parents=True)
-    content = json.loads((ROOT / "results/lesions/paper/table4-full.json").read_text(encoding="utf-8"))
-    content["classes"][0]["found"] += 1
-    path.write_text(json.dumps(content))
-    with pytest.raises(ValueError, match="changed after it was written"):
-        read_lesions(tmp_path)

@@ -8,7 +8,6 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-import torch
 
 from chslib.metrics import scores
 from replication.analysis import thresholds
@@ -19,37 +18,24 @@ from replication.analysis.thresholds import (
     chosen,
     pooled,
     read_thresholds,
-    threshold_record,
     thresholds_of,
 )
 from replication.cli import main
-from replication.figures.thresholds import plot_precision_recall, plot_thresholds  # fmt: skip
+from replication.figures.thresholds import plot_precision_recall, plot_thresholds
 from replication.files import write_json
 from replication.provenance import digest
-from replication.training import run as train
-from replication.training.profiles import PROFILES, Profile
 
-ROOT = Path(__file__).resolve().parents[2]
 RUNS = ("table2-lungs", "table2-infection")
-
-TINY = Profile(
-    name="tiny", size=32, widths=(4, 6, 9), batch_size=2, learning_rate=0.1,
-    max_epochs={"lungs": 2, "infection": 2}, worth="nothing",
-)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def folder(tiny_store, tmp_path_factory):
+def folder(trained, tiny, tmp_path_factory):
     """Both stages of the cascade, trained, and the thresholds of each."""
-    where = tmp_path_factory.mktemp("thresholds")
-    places = {"results": where / "results", "runs": where / "runs"}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(PROFILES, "tiny", TINY)
-        for name in RUNS:
-            train.train_run(name, profile="tiny", slices=tiny_store, progress=False, **places)
-            made = threshold_record(name, profile="tiny", slices=tiny_store, **places)
-            write_json(places["results"] / FOLDER / "tiny" / f"{name}.json", made)
-        yield where
+    where = Path(shutil.copytree(trained.folder, tmp_path_factory.mktemp("thresholds") / "trained"))
+    places = ["--slices", trained.slices, "--results", where / "results", "--runs", where / "runs"]
+    for name in RUNS:
+        assert main(["measure", "thresholds", name, "--profile", "tiny", *map(str, places)]) == 0
+    return where
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -62,7 +48,7 @@ def test_at_half_the_counts_are_the_record_s_and_they_fall_with_the_threshold(na
     assert sorted(made["validation"]) == own["data"]["split"]["validation"]["patients"]
     for part in ("validation", "test"):
         counts = pooled(made, part)
-        assert (counts.sum(1) == own["data"]["split"][part]["slices"] * TINY.size**2).all()
+        assert (counts.sum(1) == own["data"]["split"][part]["slices"] * 32**2).all()
         marked = counts[:, 0] + counts[:, 1]
         assert (np.diff(marked) <= 0).all() and marked[0] > marked[-1]
     assert made["digest"] == digest(made)
@@ -104,7 +90,7 @@ def test_what_was_chosen_is_told_of_the_test_slices(folder):
         (lambda r: r["test"].popitem(), "pixels .* at 0.5, the record of its run"),
         (lambda r: r.update(weights_sha256="0" * 64), "other weights"),
         (lambda r: r.update(run="table2-lungs"), "says it is tiny/table2-lungs"),
-        (lambda r: r.pop("ladder"), "none of this module"),
+        (lambda r: r.pop("ladder"), "lacks ladder"),
     ],
 )
 def test_a_record_that_is_not_of_its_run_is_refused(change, told, folder, tmp_path):
@@ -116,7 +102,7 @@ def test_a_record_that_is_not_of_its_run_is_refused(change, told, folder, tmp_pa
     change(changed)
     path = tmp_path / FOLDER / "tiny" / "table2-infection.json"
     write_json(path, changed)  # by hand: the digest no longer fits
-    with pytest.warns(UserWarning, match="changed after it was written, or is none of this module; write"):
+    with pytest.warns(UserWarning, match="changed after it was written; write it anew"):
         assert read_thresholds(tmp_path) == []
     changed["digest"] = digest(changed)
     write_json(path, changed)
@@ -125,7 +111,7 @@ def test_a_record_that_is_not_of_its_run_is_refused(change, told, folder, tmp_pa
     write_json(path, record)
     assert read_thresholds(tmp_path) == [record]
     path.write_text("{")
-    with pytest.warns(UserWarning, match="left out: .* is not JSON"):
+    with pytest.warns(UserWarning, match="left out: .* is not a record"):
         assert read_thresholds(tmp_path) == []
 
 
@@ -142,52 +128,6 @@ def test_rounding_on_another_machine_is_no_reason_to_refuse(folder, tmp_path, mo
         assert read_thresholds(tmp_path) == []
     monkeypatch.setattr(thresholds, "ROUNDING", 1 / sum(counts))
     assert read_thresholds(tmp_path) == [record]
-
-
-def test_the_command_writes_the_record_and_says_what_is_missing(folder, tiny_store, tmp_path, capsys):
-    where = ["--profile", "tiny", "--slices", str(tiny_store), "--runs", str(folder / "runs")]
-    (tmp_path / "tiny").mkdir()
-    own = folder / "results" / "tiny" / "table2-infection.json"
-    (tmp_path / "tiny" / own.name).write_text(own.read_text())
-    assert main(["measure", "thresholds", "table2-infection", "--results", str(tmp_path), *where]) == 0
-    assert "at 0.5 DSC 0." in capsys.readouterr().out and len(read_thresholds(tmp_path)) == 1
-    assert main(["measure", "thresholds", "table4-bu", "--results", str(tmp_path), *where]) == 1
-    assert "table4-bu.json: no such record; train the run" in capsys.readouterr().err
-    other = tmp_path / "runs" / "tiny" / "table2-infection"
-    other.mkdir(parents=True)
-    state = torch.load(folder / "runs" / "tiny" / "table2-infection" / "weights.pt", weights_only=True)
-    torch.save({k: v + 1 for k, v in state.items()}, other / "weights.pt")
-    assert (
-        main(
-            [
-                "measure",
-                "thresholds",
-                "table2-infection",
-                "--results",
-                str(tmp_path),
-                *where[:4],
-                "--runs",
-                str(tmp_path / "runs"),
-            ]
-        )
-        == 1
-    )
-    assert "the two belong to different trainings" in capsys.readouterr().err
-
-
-def test_slices_of_another_store_are_refused(folder, store, tmp_path):
-    table = (store / "slices.csv").read_text().splitlines()
-    (store / "slices.csv").write_text("\n".join(table[:-1]) + "\n")
-    with pytest.raises(ValueError, match="give the folder of that store"):
-        threshold_record(
-            "table2-lungs", profile="tiny", slices=store, results=folder / "results", runs=folder / "runs"
-        )
-
-
-def test_the_committed_records_are_of_committed_runs():
-    for record in read_thresholds(ROOT / "results"):
-        assert record["profile"] in PROFILES and not str(record).count("/home/")
-        assert thresholds.thresholds_of([record])["highest"].item() < 1
 
 
 def test_precision_stands_against_recall_at_every_threshold(folder):

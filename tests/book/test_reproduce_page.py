@@ -27,7 +27,6 @@ PARTS = ("chslib", "replication", "notebooks", "book", "workflow", "results/cpu"
 SMOKE = ".venv/bin/snakemake -n --profile workflow/local --cores 2 --resources gpu=2 --config profile=smoke"
 SLURM = ".venv/bin/snakemake -n --profile workflow/slurm --config profile=smoke scope=headline"
 CONDA = "grep -qx 'name: chs-net' environment.yml"  # tests/test_environment.py compares the rest
-LEASE = "bash -n workflow/lease.sh"
 SCRIPT = "bash -n workflow/one_node_slurm.sh"
 LEAK = (  # five patients or more
     ".venv/bin/chs-net data fuse --published scans/volumes scans/many --size 64 --quiet && "
@@ -58,10 +57,11 @@ STANDS_FOR = {
     ".venv/bin/snakemake --profile workflow/slurm --config profile=paper slices=data/official/slices scope=all":
         SLURM.replace("profile=smoke scope=headline", "profile=paper slices=scans/slices scope=all"),
     ".venv/bin/snakemake --profile workflow/slurm --config profile=smoke scope=headline": SLURM,
-    ".venv/bin/chs-net campaign --profile paper --slices data/official/slices --minutes 55 --heavy 2 --light 2":
+    ".venv/bin/chs-net campaign --profile paper --slices data/official/slices --minutes 55":
         ".venv/bin/chs-net campaign --help",
-    "OUT=lease/out workflow/lease.sh data/official/slices 13": LEASE,
-    "OUT=lease/out workflow/lease.sh data/official/slices 13 table4-full table4-rib": LEASE,
+    ".venv/bin/chs-net campaign --profile paper --slices data/official/slices --minutes 13 --not-repeatable --pack runs/lent "
+    "--names table4-full table4-rib":  # tests/training/test_campaign.py runs it
+        ".venv/bin/chs-net campaign --help | grep -e --pack",
     "make reproduce SCOPE=none": "make -n reproduce SCOPE=none",
     "make book REPOSITORY=OWNER/NAME": "make -n book REPOSITORY=OWNER/NAME",
     ".venv/bin/python book/first_cell.py --write": ".venv/bin/python book/first_cell.py --check",

@@ -1,11 +1,11 @@
-"""A campaign works through its list in order, in lanes, and ends in time; what it cut short goes on."""
+"""A campaign: runs in their order within a time, what fails or is cut short, what comes back, and what it imports."""
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
+import tarfile
+import weakref
 from pathlib import Path
 
 import pytest
@@ -14,37 +14,23 @@ import torch
 from replication.cli import main
 from replication.evidence.records import read_record
 from replication.provenance import environment
-from replication.training import campaign, networks
+from replication.training import campaign, fit
 from replication.training import run as train
-from replication.training.campaign import HEAVY, Lanes, work
-from replication.training.grid import RUNS, with_first_stages
-from replication.training.profiles import PROFILES, Profile
+from replication.training.fast_fit import key_of
+from replication.training.grid import get_run, with_first_stages
+from replication.training.networks import make_network
+from replication.training.profiles import get_profile
 
-TINY = Profile(
-    name="tiny", size=32, widths=(4, 6, 9), batch_size=4, learning_rate=0.1,
-    max_epochs={"lungs": 3, "infection": 2}, worth="nothing",
-)  # fmt: skip
+pytestmark = pytest.mark.usefixtures("tiny")
 FIRST, SECOND = "table2-lungs", "table2-infection"
+# What a lent machine has not, and a training does not need.
+ABSENT = ("papermill", "monai", "nibabel", "snakemake")
 
 
-@pytest.fixture(autouse=True)
-def tiny_profile(monkeypatch):
-    monkeypatch.setitem(PROFILES, "tiny", TINY)
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """As many as a campaign gives a training on a CPU; another number rounds otherwise."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def a_campaign(folder: Path, slices: Path, *names: str, **how) -> dict[str, str]:
-    return work(
-        list(names), profile="tiny", slices=slices, results=folder / "results", runs=folder / "runs", **how
-    )
+def asked(folder: Path, slices: Path, *more: str) -> list[str]:
+    """A campaign's command line, with results and runs below one folder."""
+    places = ("--slices", str(slices), "--results", str(folder / "results"), "--runs", str(folder / "runs"))
+    return ["campaign", "--profile", "tiny", *places, *more]
 
 
 def record(folder: Path, name: str) -> dict:
@@ -58,102 +44,148 @@ def test_a_second_stage_comes_behind_the_first_that_feeds_it_once():
         with_first_stages(["table9"])
 
 
-def test_heavy_and_light_networks_have_lanes_of_their_own():
-    assert {RUNS[n].arm for n in (FIRST, "table4-rib", "table4-hp")} == set(HEAVY)
-    lanes = Lanes(heavy=1, light=2)
-    lanes.busy = {FIRST: None, "table4-bu": None}
-    assert not lanes.free("table4-rib") and lanes.free("table3-miniseg")
-    lanes.busy["table3-miniseg"] = None
-    assert not lanes.free("table3-unetpp")
-    one = Lanes(heavy=2, light=0)
-    one.busy = {FIRST: None, "table4-bu": None}
-    assert not one.free("table3-miniseg") and not one.free("table4-rib")
-
-
-def test_every_run_is_trained_as_alone_and_not_again(tmp_path, tiny_store, capsys):
-    asked = (SECOND, "table4-bu", "table3-miniseg")
-    done = a_campaign(tmp_path / "a", tiny_store, *asked, heavy=2, light=1)
-    assert done == dict.fromkeys((FIRST, *asked), "done")
-    told = capsys.readouterr().out
-    assert told.index(f"done  {FIRST}") < told.index(f"begin {SECOND}") and "4 done, 0 failed" in told
-    alone = train.train_run(
-        FIRST, profile="tiny", slices=tiny_store, results=tmp_path / "b/results", runs=tmp_path / "b/runs",
-        progress=False,
+def test_a_machine_that_is_lent_trains_in_order_and_packs_what_comes_back(tiny_store, tmp_path):
+    for name in ABSENT:
+        (tmp_path / "blocked" / name).mkdir(parents=True)
+        (tmp_path / "blocked" / name / "__init__.py").write_text(f"raise ImportError('no {name} here')")
+    command = asked(
+        tmp_path,
+        tiny_store,
+        "--minutes",
+        "30",
+        "--not-repeatable",
+        "--pack",
+        str(tmp_path / "out"),
+        "--names",
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "replication", *command, "table3-miniseg", FIRST, "--profile", "smoke"],
+        capture_output=True, text=True,
+        env=os.environ | {"CHSLIB_COMMIT": "0" * 40, "PYTHONPATH": str(tmp_path / "blocked")},
     )  # fmt: skip
-    assert record(tmp_path / "a", FIRST)["weights_sha256"] == alone["weights_sha256"]
-    assert "epoch 3 of at most 3" in (tmp_path / "a/runs/tiny" / f"{FIRST}.log").read_text()
-    assert json.loads((tmp_path / "a/runs/tiny/campaign.json").read_text()) == done
-    assert a_campaign(tmp_path / "a", tiny_store, *asked) == done
-    assert "0 runs to train, 4 done before" in capsys.readouterr().out
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = done.stdout
+    assert told.index("done  table3-miniseg") < told.index(f"begin {FIRST}") and told.endswith("2 done\n")
+    became = json.loads((tmp_path / "out/became.json").read_text())
+    assert became == dict.fromkeys(("table3-miniseg", FIRST), "done")
+    with tarfile.open(tmp_path / "out/runs0.tar") as archive:
+        archive.extractall(tmp_path / "back", filter="data")
+    for name in became:
+        back = read_record(tmp_path / "back/results/smoke" / f"{name}.json")
+        assert back["commit"] == "0" * 40 and back["repeatable"] is False and back["fit"]["form"] == "eager"
+        assert (tmp_path / "back/runs/smoke" / name / "masks.npz").is_file()
+        weights = tmp_path / "back/runs/weights/smoke" / f"{name}.safetensors"
+        assert weights.is_file() == (name != "table3-miniseg")  # which chslib does not build
 
 
-def test_what_fails_is_told_of_and_ends_neither_the_others_nor_waits_for_ever(
-    tmp_path, tiny_store, monkeypatch, capsys
-):
-    real = networks.make_network
-
+def test_what_fails_is_told_of_and_holds_up_only_what_it_feeds(tmp_path, tiny_store, monkeypatch, capsys):
     def broken(run, profile):
         if run.name == FIRST:
             raise ValueError("no luck today")
-        return real(run, profile)
+        return make_network(run, profile)
 
     monkeypatch.setattr(train, "make_network", broken)
-    found = a_campaign(tmp_path, tiny_store, SECOND, "table3-miniseg")
-    assert found == {FIRST: "failed", SECOND: "not run", "table3-miniseg": "done"}
-    assert f"FAILED {FIRST}: ValueError: no luck today" in capsys.readouterr().out
+    assert main(asked(tmp_path, tiny_store, "--names", SECOND, "table4-bu")) == 1
+    told = capsys.readouterr().out
+    assert f"{FIRST} failed: ValueError: no luck today" in told and f"begin {SECOND}" not in told
+    assert record(tmp_path, "table4-bu")["fit"]["epochs"] == 2 and "1 failed, 1 not run, 1 done" in told
+    assert main(asked(tmp_path, tiny_store, "--names", "table4-bu")) == 0
+    told = capsys.readouterr().out
+    assert "begin" not in told and told.endswith("1 done\n"), "what is done is not begun again"
 
 
-def test_out_of_time_a_run_is_scored_with_what_it_had_and_goes_on_when_asked_again(
-    tmp_path, tiny_store, capsys
+def test_out_of_time_or_interrupted_it_goes_on_and_ends_as_an_unbroken_run(
+    tmp_path, trained, monkeypatch, capsys
 ):
-    found = a_campaign(tmp_path, tiny_store, SECOND, minutes=1e-6)
-    assert found == {FIRST: "not run", SECOND: "not run"}  # too late to begin anything
-    where = {"results": tmp_path / "results", "runs": tmp_path / "runs", "progress": False}
-    first = train.train_run(FIRST, profile="tiny", slices=tiny_store, deadline=time.time(), **where)
-    assert first["fit"]["out_of_time"] and not first["fit"]["stopped_early"] and first["fit"]["epochs"] == 1
-    assert record(tmp_path, FIRST) == first
-    found = a_campaign(tmp_path, tiny_store, FIRST)
-    on = record(tmp_path, FIRST)
-    assert found == {FIRST: "done"} and on["fit"]["epochs"] == 3 and "out_of_time" not in on["fit"]
-    assert on["fit"]["history"][0] == first["fit"]["history"][0]
-    whole = train.train_run(
-        FIRST, profile="tiny", slices=tiny_store, results=tmp_path / "w", runs=tmp_path / "w", progress=False
-    )
-    assert on["weights_sha256"] == whole["weights_sha256"]
-
-
-def test_a_deadline_that_is_far_changes_nothing(tmp_path, tiny_store):
-    where = {"results": tmp_path / "results", "runs": tmp_path / "runs", "progress": False}
-    made = train.train_run(FIRST, profile="tiny", slices=tiny_store, deadline=time.time() + 3600, **where)
-    assert made["fit"]["epochs"] == 3 and "out_of_time" not in made["fit"] and "repeatable" not in made
-    other = train.train_run("table4-bu", profile="tiny", slices=tiny_store, repeatable=False, **where)
-    assert other["repeatable"] is False
-
-
-def test_an_interrupted_campaign_leaves_no_process_behind_and_goes_on(tmp_path, tiny_store):
-    driver = tmp_path / "driver.py"
-    driver.write_text(
-        "import signal, sys, time\n"
-        "from replication.cli import main\nfrom replication.training import fit\n"
-        "from replication.training.profiles import PROFILES, Profile\n"
-        # A shell that runs the tests in the background hands on that interrupts are ignored.
-        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        f"PROFILES['tiny'] = Profile(**{vars(TINY)!r})\n"
-        "fit.History.on_train_epoch_start = lambda *_: time.sleep(60)\n"
-        f"sys.exit(main(['campaign', '--profile', 'tiny', '--slices', {str(tiny_store)!r}, '--names', 'table2-lungs',"
-        f" '--results', {str(tmp_path / 'results')!r}, '--runs', {str(tmp_path / 'runs')!r}]))\n"
-    )
-    running = subprocess.Popen(
-        [sys.executable, "-u", str(driver)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        start_new_session=True,
+    names = ("--names", FIRST)
+    assert main(asked(tmp_path, trained.slices, *names, "--minutes", "1e-6")) == 0
+    assert f"left out {FIRST}" in capsys.readouterr().out  # too late to begin anything
+    late = train.train_run(
+        FIRST, profile="tiny", slices=trained.slices, results=tmp_path / "results", runs=tmp_path / "runs",
+        progress=False, deadline=0.0,
     )  # fmt: skip
-    while "begin" not in running.stdout.readline():
-        assert running.poll() is None, running.stderr.read()
-    os.kill(running.pid, signal.SIGINT)
-    _, told = running.communicate(timeout=60)
-    assert running.returncode == 130 and "interrupted; the same command goes on" in told
-    with pytest.raises(ProcessLookupError):  # nobody of its session is left
-        os.killpg(running.pid, 0)
+    assert late["fit"]["out_of_time"] and not late["fit"]["stopped_early"] and late["fit"]["epochs"] == 1
+    assert record(tmp_path, FIRST) == late
+
+    def interrupt(_, trainer, __):
+        if trainer.current_epoch == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fit.History, "on_train_epoch_start", interrupt)
+        assert main(asked(tmp_path, trained.slices, *names)) == 130
+    assert "interrupted; the same command goes on" in capsys.readouterr().err
+    assert main(asked(tmp_path, trained.slices, "--minutes", "60", "--names", SECOND)) == 0
+    on = record(tmp_path, FIRST)
+    assert on["fit"]["epochs"] == 3 and "out_of_time" not in on["fit"] and "repeatable" not in on
+    assert on["fit"]["history"][0] == late["fit"]["history"][0]
+    for name in (FIRST, SECOND):
+        assert record(tmp_path, name)["weights_sha256"] == trained.records[name]["weights_sha256"]
+
+
+def test_without_checkpoints_only_what_can_end_is_begun(tmp_path, monkeypatch):
+    """The epochs of an architecture's first run tell how long the next one takes."""
+    monkeypatch.setattr(campaign, "read_store", lambda *_, **__: None)
+    begun, paper = [], get_profile("paper").max_epochs["infection"]
+
+    def trained_in(name, **_):
+        begun.append(name)
+        fit = {"history": [{"seconds": 1.0}], "stopped_early": False, "best_epoch": 1, "epochs": 1}
+        return {"run": name, "fit": fit, "test": {"pooled": {"dsc": 0.5}}, "wall_seconds": 0}
+
+    monkeypatch.setattr(campaign, "train_run", trained_in)
+    names = ["table4-bu", "table4-bu-seed1", "table4-full"]
+    first = campaign.FIRST_EPOCH + paper * campaign.EPOCH + campaign.ENDING
+    again = paper * 1.0 + campaign.ENDING
+    where = {"profile": "paper", "results": tmp_path, "runs": tmp_path, "slices": "", "repeatable": False}
+    for seconds, expected in ((again, []), (first + 60, names)):
+        campaign.train_all(names, minutes=seconds / 60, **where)
+        assert begun == expected
+    run, settings = get_run("table4-bu-seed1"), get_profile("paper")
+    assert campaign.needed(run, settings, {key_of(get_run("table4-bu"), settings): 1.0}) == again
+
+
+def test_what_no_later_run_has_is_given_back(tmp_path, monkeypatch):
+    """Graphs and buffers of an architecture go with its last run."""
+    monkeypatch.setattr(campaign, "read_store", lambda *_, **__: None)
+    held, networks = [], {}
+
+    def keeps_steps(name, *, fit, **_):
+        image = torch.zeros(1, 1, 16, 16)
+        steps = fit._for(
+            get_run(name), get_profile("smoke"), torch.nn.Conv2d(1, 1, 3, padding=1), (image, image)
+        )
+        networks[name] = weakref.ref(steps.network)
+        held.append([other for other, network in networks.items() if network() is not None])
+        raise ValueError("trained elsewhere")
+
+    monkeypatch.setattr(campaign, "train_run", keeps_steps)
+    names = ["table4-bu", "table4-full", "table4-bu-seed1", "table3-miniseg"]
+    campaign.train_all(names, profile="smoke", slices="", results=tmp_path, runs=tmp_path, repeatable=False)
+    assert held == [
+        ["table4-bu"],
+        ["table4-bu", "table4-full"],
+        ["table4-bu", "table4-bu-seed1"],
+        ["table3-miniseg"],
+    ]
+
+
+def test_archives_stay_below_their_limit_with_records_first(tmp_path, monkeypatch):
+    monkeypatch.setattr(campaign, "BYTES", 60_000)
+    became = {f"r{k}": "done" for k in range(5)} | {"r5": "failed: why", "r6": "not run"}
+    for name in became:
+        for path, size in ((f"results/p/{name}.json", 100), (f"runs/p/{name}/masks.npz", 20_000)):
+            (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / path).write_bytes(b"x" * size)
+    where = {"profile": "p", "results": tmp_path / "results", "runs": tmp_path / "runs"}
+    archives, names = campaign.packed(tmp_path / "out", became, **where), []
+    for path in archives:
+        assert path.stat().st_size <= 60_000
+        with tarfile.open(path) as archive:
+            names += archive.getnames()
+    done = [name for name, state in became.items() if state == "done"]
+    assert names == [f"results/p/{n}.json" for n in done] + [f"runs/p/{n}/masks.npz" for n in done]
+    assert len(archives) == 3 and json.loads((tmp_path / "out/became.json").read_text()) == became
 
 
 def test_a_copy_without_git_says_which_commit_it_is(monkeypatch):
@@ -172,34 +204,7 @@ def test_a_copy_without_git_says_which_commit_it_is(monkeypatch):
     ],
 )
 def test_the_command_refuses_in_one_line(arguments, told, tmp_path, capsys):
-    given = ["--profile", "tiny", "--slices", str(tmp_path / "nowhere"), "--results", str(tmp_path / "r")]
-    assert main(["campaign", *given, "--runs", str(tmp_path / "runs"), *arguments]) == 1
+    assert main(asked(tmp_path, tmp_path / "nowhere", *arguments)) == 1
     error = capsys.readouterr().err
     assert error.startswith("error: ") and told in error and error.count("\n") == 1
     assert not (tmp_path / "runs").exists()
-
-
-def test_the_command_passes_its_options_on(monkeypatch, tmp_path):
-    seen = {}
-    monkeypatch.setattr(
-        campaign, "work", lambda names, **how: seen.update(names=names, **how) or {"a": "failed"}
-    )
-    assert (
-        main(
-            [
-                "campaign",
-                "--slices",
-                "s",
-                "--names",
-                FIRST,
-                "--minutes",
-                "3",
-                "--heavy",
-                "2",
-                "--not-repeatable",
-            ]
-        )
-        == 1
-    )
-    assert seen["names"] == [FIRST] and (seen["minutes"], seen["heavy"], seen["light"]) == (3, 2, 0)
-    assert seen["repeatable"] is False and seen["profile"] == "paper" and seen["results"] == "results/local"

@@ -618,7 +618,7 @@ def test_evaluation_is_added_to_the_record_from_the_predictions_left(trained, co
     path = copy / "results" / "tiny" / f"{FIRST}.json"
     assert json.loads(path.read_text()) == after == train.evaluate_run(FIRST, **where)
     train.write_json(path, {**before, "weights_sha256": "0" * 64})
-    with pytest.raises(ValueError, match="does not belong to"):
+    with pytest.raises(ValueError, match="belongs to other weights or data"):
         train.evaluate_run(FIRST, **where)
 
 
