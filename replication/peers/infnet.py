@@ -222,8 +222,9 @@ class InfNet(nn.Module):
             mask: (N, 1, H, W), 0 or 1.
         """
         *maps, edge = self.all_outputs(image)
-        edge_loss = F.binary_cross_entropy_with_logits(edge.float(), edge_target(mask))
-        return edge_loss + sum(weighted_loss(logits, mask) for logits in maps)
+        # The maps first: their loss says what is wrong with a mask.
+        of_maps = sum(weighted_loss(logits, mask) for logits in maps)
+        return F.binary_cross_entropy_with_logits(edge.float(), edge_target(mask)) + of_maps
 
 
 def edge_target(mask: Tensor) -> Tensor:

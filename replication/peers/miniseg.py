@@ -97,15 +97,10 @@ class AttentivePyramid(nn.Module):
     Args:
         in_channels, out_channels: C and out, a multiple of 4.
         stride: of the depthwise convolutions and the average.
-
-    Raises:
-        ValueError: out_channels is not a multiple of 4.
     """
 
     def __init__(self, in_channels: int, out_channels: int, *, stride: int = 1) -> None:
         super().__init__()
-        if out_channels % 4:
-            raise ValueError(f"out_channels={out_channels}; expected a multiple of 4, the pyramid's levels.")
         r, levels = out_channels // 4, len(DILATIONS)
         self.stride = stride
         self.reduce = PointwiseConv2d(in_channels, r, bias=False)
