@@ -1,6 +1,6 @@
 // What is done to predicted lungs in three dimensions, as replication/scans/cleaning.py does it, and what a report says.
 
-const GAS = -960, FAT = [-160, -30], SMALLEST = 0.1, LEAST_AREA = 0.002;
+const GAS = -960, FAT = [-160, -30], DOUBT = 0.2, SMALLEST = 0.1, LEAST_AREA = 0.002;
 const MOST = 11000, LEAST = 500, FULL = 0.8, CONSUMED = 0.95; // ml of both lungs; share of the scan; share of the lungs
 
 /** Bodies of voxels that touch by a face, numbered from 1 in `labels`. Masks are (slices, rows, columns) everywhere here. */
@@ -31,15 +31,19 @@ function density(mask, [slices, rows, columns], hounsfield) {
   for (let k = 0; k < slices; k++) {
     const slice = mask.subarray(k * plane, (k + 1) * plane);
     if (!slice.some(Boolean)) continue;
-    const { labels, sizes } = bodies(slice, [1, rows, columns]), values = sizes.map(() => []), hu = hounsfield(k);
-    labels.forEach((label, i) => { if (label) values[label].push(hu[i]); });
-    const wrong = values.map((of) => {
-      const sorted = Float32Array.from(of).sort(), half = sorted.length >> 1;
-      const middle = sorted.length % 2 ? sorted[half] : (sorted[half - 1] + sorted[half]) / 2;
-      return middle < GAS || (middle > FAT[0] && middle < FAT[1]);
-    });
-    labels.forEach((label, i) => { if (label && wrong[label]) slice[i] = 0; });
+    const { labels, sizes } = bodies(slice, [1, rows, columns]), patches = sizes.map(() => []), hu = hounsfield(k);
+    labels.forEach((label, i) => { if (label) patches[label].push(i); });
+    for (const patch of patches.slice(1)) for (const i of gasOrFat(patch, hu)) slice[i] = 0;
   }
+}
+
+/** Which pixels of a patch are dropped: all where gas or fat is its median by far, none where it is not, else a part. */
+function gasOrFat(patch, hu) {
+  const share = (is) => patch.filter((i) => is(hu[i])).length / patch.length;
+  const gas = share((v) => v < GAS), fat = 1 - Math.max(share((v) => v <= FAT[0]), share((v) => v >= FAT[1]));
+  const unlike = gas > fat ? (i) => hu[i] : (i) => Math.abs(hu[i] - (FAT[0] + FAT[1]) / 2);
+  const part = Math.min(Math.max((Math.max(gas, fat) - 0.5) / (2 * DOUBT) + 0.5, 0), 1);
+  return [...patch].sort((a, b) => unlike(a) - unlike(b)).slice(0, Math.floor(part * patch.length + 0.5));
 }
 
 function largest(mask, shape) {

@@ -2,9 +2,9 @@
 // The same as replication/scans/prepare.py, replication/data/reading/intensity.py and OpenCV's resize and CLAHE.
 
 export const DARKEST = -1024, BRIGHTEST = 2000; // HU: below is padding, above is metal
-const GREY = [0, 255], BEYOND = 30710, OUTLIERS = 0.002, CONSTANT = 0.03, BONE = 300, FEW = 32, ALIKE = 0.85;
+const GREY = [0, 255], BEYOND = 30710, NOTHING = -1000, OUTLIERS = 0.002, CONSTANT = 0.03, BONE = 300, FEW = 32, ALIKE = 0.85;
 const AIR = [-1100, -700], SOFT = [-150, 150], LEAST = [0.02, 0.08], OFFSETS = { hounsfield: 0, offset: 1024 };
-const CLIP = 7, TILES = 8, SPIKE = 0.1, DARK = 0.01;
+const CLIP = 7, TILES = 8, SPIKE = 0.1, DARK = 0.01, PATCH = 0.001, LEAST_PATCH = 9;
 const f = Math.fround;
 
 /** Each value of sorted numbers once, and how often: [[value, count], ...]. */
@@ -51,27 +51,70 @@ function refuseLabels(sample, beside, values, high) {
 }
 
 /** Stored numbers of a picture, in place, as HU or grey between its ends; `seen` counts what was changed. */
-export function toUnits(picture, { kind, scale, ends: [low, high], padding }, seen = {}) {
-  const { total = 0, darkest = low, brightest = high } = seen, off = OFFSETS[kind] ?? 0;
-  Object.assign(seen, { none: 0, dark: 0, bright: 0, ...seen, total: total + picture.length, darkest, brightest });
+export function toUnits(picture, columns, { kind, scale, ends: [low, high], padding }, seen = {}) {
+  const { total = 0, darkest = low, brightest = high } = seen, off = OFFSETS[kind] ?? 0, least = Math.min(low, AIR[0]);
+  Object.assign(seen, { none: 0, dark: 0, bright: 0, mended: 0, ...seen, total: total + picture.length, darkest, brightest });
+  const unit = (i) => f(picture[i] * scale - off), none = (v) => !Number.isFinite(v) || v > BEYOND || v === padding;
+  const wrong = new Uint8Array(picture.length);
   for (let i = 0; i < picture.length; i++) {
-    const v = f(picture[i] * scale - off), none = !Number.isFinite(v) || v > BEYOND || v === padding;
-    picture[i] = none ? low : Math.min(Math.max(v, low), high);
-    if (none) seen.none++;
+    const v = unit(i);
+    wrong[i] = none(v) || v > high || v < least;
+    if (none(v)) seen.none++;
     else if (v > high) [seen.bright, seen.brightest] = [seen.bright + 1, Math.max(seen.brightest, v)];
-    else if (v < low) [seen.dark, seen.darkest] = [seen.dark + (v < Math.min(low, AIR[0])), Math.min(seen.darkest, v)];
+    else if (v < low) [seen.dark, seen.darkest] = [seen.dark + (v < least), Math.min(seen.darkest, v)];
+  }
+  if (wrong.some(Boolean)) seen.mended += fillSmall(picture, columns, wrong);
+  for (let i = 0; i < picture.length; i++) {
+    const v = unit(i);
+    picture[i] = none(v) || v < least ? (kind === "grey" ? low : NOTHING) : Math.min(Math.max(v, low), high);
   }
   return picture;
 }
 
+/** The pixels of a picture beside one. */
+function around(i, rows, columns) {
+  const out = [], r = Math.floor(i / columns), c = i % columns;
+  for (let y = Math.max(r - 1, 0); y <= Math.min(r + 1, rows - 1); y++) {
+    for (let x = Math.max(c - 1, 0); x <= Math.min(c + 1, columns - 1); x++) if (y !== r || x !== c) out.push(y * columns + x);
+  }
+  return out;
+}
+
+const median = (numbers) => {
+  const sorted = Float64Array.from(numbers).sort(), n = sorted.length;
+  return (sorted[(n - 1) >> 1] + sorted[n >> 1]) / 2;
+};
+
+/** Fill small patches of wrong numbers, in place, from their rim inwards; returns how many pixels. */
+function fillSmall(picture, columns, wrong) {
+  const rows = picture.length / columns, most = Math.max(PATCH * picture.length, LEAST_PATCH), seen = wrong.slice();
+  let left = [];
+  for (let start = 0; start < wrong.length; start++) {
+    if (!seen[start]) continue;
+    const patch = [start];
+    seen[start] = 0;
+    for (const i of patch) for (const j of around(i, rows, columns)) if (seen[j]) { seen[j] = 0; patch.push(j); }
+    if (patch.length <= most) for (const i of patch) left.push(i);
+  }
+  const filled = left.length;
+  while (left.length) {
+    const known = left.map((i) => [i, around(i, rows, columns).filter((j) => !wrong[j])]);
+    const rim = known.filter(([, beside]) => beside.length).map(([i, beside]) => [i, median(beside.map((j) => picture[j]))]);
+    for (const [i, v] of rim) [picture[i], wrong[i]] = [v, 0];
+    left = left.filter((i) => wrong[i]);
+  }
+  return filled;
+}
+
 /** What `toUnits` changed, in words. */
-export function clipped({ total, none, dark, bright, darkest, brightest }, [low, high]) {
+export function clipped({ total, none, dark, bright, mended, darkest, brightest }, [low, high]) {
   const short = (v, digits) => (v < 1e-4 && v > 0 ? v.toExponential(1).replace(".0e", "e").replace(/-(\d)$/, "-0$1") : `${Number(v.toPrecision(digits))}`);
   return [
     [none, `NaN, infinite, padding or beyond ${BEYOND.toLocaleString("en")} HU, which no scanner measures: taken as air`],
     [dark, `below ${Math.min(low, AIR[0])}, down to ${short(darkest, 6)}: padding, taken as air`],
     [bright, `above ${high}, up to ${short(brightest, 6)}: metal or noise, taken as ${high}`],
-  ].filter(([n]) => n).map(([n, what]) => `${n} of ${total} voxels (${short(n / total, 2)} of all) ${what}`);
+  ].filter(([n]) => n).map(([n, what]) => `${n} of ${total} voxels (${short(n / total, 2)} of all) ${what}`)
+    .concat(mended ? [`${mended} of these lie in small patches: filled by what is around them`] : []);
 }
 
 const evenly = (v) => (Math.abs(v % 1) === 0.5 ? 2 * Math.round(v / 2) : Math.round(v)); // as Python rounds
@@ -133,8 +176,9 @@ export function air(picture) {
   return sorted[below] + (at - below) * ((sorted[below + 1] ?? 0) - sorted[below]);
 }
 
-/** A picture in which no pixel lies outside the range of its eight neighbours by more than `most`. */
+/** A picture in which each pixel that lies outside the range of its eight neighbours by more than `most` is the median of 3 x 3. */
 function withoutSpikes(picture, rows, columns, most) {
+  const at = (y, x) => picture[Math.min(Math.max(y, 0), rows - 1) * columns + Math.min(Math.max(x, 0), columns - 1)]; // edges repeated
   return picture.map((v, i) => {
     const r = Math.floor(i / columns), c = i % columns;
     let low = Infinity, high = -Infinity;
@@ -143,7 +187,8 @@ function withoutSpikes(picture, rows, columns, most) {
         if (y !== r || x !== c) [low, high] = [Math.min(low, picture[y * columns + x]), Math.max(high, picture[y * columns + x])];
       }
     }
-    return v > high + most ? high : v < low - most ? low : v;
+    if (v <= high + most && v >= low - most) return v;
+    return median([-1, 0, 1].flatMap((y) => [-1, 0, 1].map((x) => at(r + y, c + x))));
   });
 }
 

@@ -25,7 +25,7 @@ async function segment(file, size) {
   const scan = readNifti(await unpacked(file)), intensity = recognise(scan.sample, scan.beside);
   const [columns, rows, depth] = scan.shape, shape = [rows, columns], whole = [depth, size, size], plane = size * size;
   const pads = padding(shape, [scan.spacing[1], scan.spacing[0]]);
-  const changed = {}, pixels = (k) => toUnits(scan.picture(k), intensity);
+  const changed = {}, pixels = (k) => toUnits(scan.picture(k), columns, intensity);
   const part = (mask, k) => mask.subarray(k * plane, (k + 1) * plane);
   say("loading the networks", 0, 0);
   const [findLungs, findInfection] = await load(["lungs", "infection"]);
@@ -33,7 +33,7 @@ async function segment(file, size) {
   const pictures = new Uint8Array(depth * plane), lungs = new Uint8Array(depth * plane), infection = new Uint8Array(depth * plane);
   for (let k = 0; k < depth; k++) {
     say("lungs", k, 2 * depth - k);
-    const picture = toUnits(scan.picture(k), intensity, changed);
+    const picture = toUnits(scan.picture(k), columns, intensity, changed);
     part(pictures, k).set(minmaxClahe(...padded(picture, shape, pads, air(picture)), size, intensity.ends));
     part(lungs, k).set(await findLungs(part(pictures, k), size));
   }

@@ -53,6 +53,11 @@ def write(folder: Path) -> np.ndarray:
     save("nan.nii.gz", nib.Nifti1Image(holed, affine))
     bright = hu.copy()
     bright[30, 30, :] = 31000
+    bright[20:23, 24:26, 5] = bright[50:58, 40:42, 7] = bright[0, 12, 3] = (
+        2600  # a patch that is filled, metal that stays
+    )
+    bright[12:14, 30, 4] = -3000
+    bright[25, 40, 6] = 1200
     save("metal.nii", nib.Nifti1Image(bright.astype(">i2"), affine, nib.Nifti1Header(endianness=">")))
     save("second.nii", nib.Nifti1Image(((hu.astype(np.int32) + 200) * 2), affine))
     with open(folder / "second.nii", "r+b") as file:  # nibabel writes no slope of one's own

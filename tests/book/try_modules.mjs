@@ -13,7 +13,7 @@ for (const name of readdirSync(folder).filter((n) => /\.nii(\.gz)?$/.test(n))) {
     const pictures = new Uint8Array(nz * plane), hounsfield = new Float32Array(nz * plane), back = new Uint8Array(nz * ny * nx);
     const lungs = new Uint8Array(readFileSync(`${folder}/lungs.bin`)).slice(0, nz * plane);
     for (let k = 0; k < nz; k++) {
-      const picture = toUnits(scan.picture(k), intensity, changed);
+      const picture = toUnits(scan.picture(k), nx, intensity, changed);
       pictures.set(minmaxClahe(...padded(picture, [ny, nx], pads, air(picture)), size, intensity.ends), k * plane);
       hounsfield.set(nearest(...padded(picture, [ny, nx], pads, -1000), size), k * plane);
     }

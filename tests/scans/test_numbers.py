@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from replication.data.reading.intensity import BRIGHTEST, DARKEST
+from replication.data.reading.intensity import NOTHING as AIR
 from replication.data.reading.scan import Scan
 from replication.scans.density import densities, hardly_differ, quartiles
 from replication.scans.report import report
@@ -31,6 +32,10 @@ def outliers(shape: tuple[int, int, int], how: str) -> np.ndarray:
     return at
 
 
+def voxels(scan: Scan) -> np.ndarray:
+    return np.stack([scan.plane(k) for k in range(scan.shape[2])], 2)
+
+
 def beside(at: np.ndarray) -> np.ndarray:
     """These and their neighbours in the plane, which a picture of another size mixes with them."""
     wide = np.pad(at, ((1, 1), (1, 1), (0, 0)))
@@ -38,19 +43,28 @@ def beside(at: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("how", ["spread", "clip"])
-@pytest.mark.parametrize("value", VALUES.values(), ids=VALUES)
 def test_a_thousandth_of_the_voxels_of_any_value_changes_less_than_a_hundredth_elsewhere(
-    value, how, drawn, put, eyes
+    how, drawn, put, eyes
 ):
+    """What no tissue has is filled from around, to the same numbers whatever it was; what lies between the ends stays."""
     at = outliers(drawn.hu.shape, how)
-    hu = np.where(at, value, drawn.hu.astype(np.float64))
-    scans = Scan(put(drawn.hu, drawn.affine)), Scan(put(hu, drawn.affine, "other.nii.gz"))
-    right, found = (segment(scan, eyes, cleaning=NOTHING) for scan in scans)
-    for name in ("lungs", "infection"):
-        before, after = (int(getattr(one, name)[~beside(at)].sum()) for one in (right, found))
-        assert abs(after - before) < 0.01 * before, name
-    if not DARKEST <= value <= BRIGHTEST:
-        assert f"{at.sum()} of {at.size} voxels" in " ".join(scans[1].notes)
+    before = segment(right := Scan(put(drawn.hu, drawn.affine)), eyes, cleaning=NOTHING)
+    filled: list[np.ndarray] = []
+    for name, value in VALUES.items():
+        scan = Scan(put(np.where(at, value, drawn.hu.astype(np.float64)), drawn.affine, "other.nii.gz"))
+        seen = voxels(scan)
+        assert np.array_equal(seen[~at], voxels(right)[~at]), name
+        if not DARKEST <= value <= BRIGHTEST:
+            told = " ".join(scan.notes)
+            assert f"{at.sum()} of {at.size} voxels" in told and f"{at.sum()} of these" in told
+            filled.append(seen)
+            if len(filled) > 1:
+                assert np.abs(seen - filled[0]).max() <= 0.5, name  # whole numbers are rounded
+                continue
+        found = segment(scan, eyes, cleaning=NOTHING)
+        for target in ("lungs", "infection"):
+            was, now = (int(getattr(one, target)[~beside(at)].sum()) for one in (before, found))
+            assert abs(now - was) < 0.01 * was, (name, target)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +92,7 @@ def test_padding_outside_the_circle_is_air_whatever_it_is(value, drawn, put):
     x, y = np.ogrid[: drawn.hu.shape[0], : drawn.hu.shape[1]]
     corner = ((x - 31) ** 2 + (y - 28) ** 2 > 31**2)[..., None] & np.ones(drawn.hu.shape, bool)
     scan = Scan(put(np.where(corner, value, drawn.hu.astype(np.float64)), drawn.affine))
-    assert all((scan.plane(k)[corner[..., k]] == DARKEST).all() for k in range(scan.shape[2]))
+    assert all((scan.plane(k)[corner[..., k]] == AIR).all() for k in range(scan.shape[2]))
     assert scan.notes
 
 
@@ -140,21 +154,18 @@ def test_the_report_warns_where_the_infected_is_no_denser_than_lung(infected, wa
 
 @pytest.mark.skipif(not CASES.is_dir(), reason="CHS_CASES names no folder of stored cases")
 @pytest.mark.parametrize("how", ["spread", "clip"])
-@pytest.mark.parametrize("value", [3071, 43030, 1e30, "any"])
-def test_on_the_small_ct_by_trained_networks_it_is_a_few_hundredths(value, how, put):
+@pytest.mark.parametrize("value, bound", [(30000, 0.01), (1000, 0.02)], ids=["filled", "between the ends"])
+def test_so_it_is_on_the_small_ct_by_trained_networks(value, bound, how, put):
+    """Values beyond the ends all give the same planes, see above; one between them is an answer's to judge."""
     from replication.scans.weights import load_cascade
 
     image = nib.load(CASES / "RAS" / "ct" / "scan.nii.gz")
-    hu = np.asanyarray(image.dataobj)[..., 20:28].astype(np.float64)
-    at = outliers(hu.shape, how)
-    wrong = np.random.default_rng(1).choice(list(VALUES.values()), hu.shape) if value == "any" else value
-    cascade = load_cascade("cpu/table2-infection")
+    hu = np.asanyarray(image.dataobj)[..., 20:28]
+    cascade, at = load_cascade("cpu/table2-infection"), outliers(hu.shape, how)
     right, found = (
         segment(Scan(put(v, image.affine)), cascade, cleaning=Cleaning())
-        for v in (hu, np.where(at, wrong, hu))
+        for v in (hu, np.where(at, value, hu).astype(np.int16))
     )
     for name in ("lungs", "infection"):
-        before, after = (int(getattr(one, name).sum()) for one in (right, found))
-        assert abs(after - before) < 0.04 * before, (
-            name
-        )  # measured: up to 0.033; a hundredth is not reached yet
+        before, after = (int(getattr(one, name)[~beside(at)].sum()) for one in (right, found))
+        assert abs(after - before) < bound * before, name

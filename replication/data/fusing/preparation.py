@@ -167,6 +167,7 @@ def _write_all(
         if not recipe:
             grey = windowed(picture, size=size, window=shown)
         elif "ends" in settings:
+            unit.mend([picture := picture.copy()])
             grey = minmax_clahe(unit.apply(picture), size=size, ends=unit.ends)
         else:  # a store that was begun before slices had ends in common
             grey = minmax_clahe(picture, size=size)
@@ -218,14 +219,14 @@ def minmax_clahe(
 
 
 def without_spikes(picture: NDArray, *, most: float) -> NDArray[np.float32]:
-    """(H, W) in which no pixel lies outside the range of its eight neighbours by more than `most`; it is put at its end."""
+    """(H, W) in which each pixel that lies outside the range of its eight neighbours by more than `most` is the median of 3 x 3."""
     import cv2
 
     picture = np.ascontiguousarray(picture, np.float32)
     around = np.ones((3, 3), np.uint8)
     around[1, 1] = 0
     low, high = cv2.erode(picture, around), cv2.dilate(picture, around)
-    return np.where(picture > high + most, high, np.where(picture < low - most, low, picture))
+    return np.where((picture > high + most) | (picture < low - most), cv2.medianBlur(picture, 3), picture)
 
 
 def _cubic(picture: NDArray, size: int) -> NDArray[np.float32]:

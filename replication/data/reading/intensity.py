@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 AIR, SOFT = (-1100, -700), (-150, 150)  # HU
 LEAST_AIR, LEAST_SOFT = 0.02, 0.08  # share of a chest's voxels
@@ -24,6 +25,8 @@ OUTLIERS = 0.002  # share of the voxels at either end that do not decide what th
 CONSTANT = 0.03  # share of the voxels: one value above bone that so many hold is padding
 BONE = 300.0  # HU
 FEW, ALIKE = 32, 0.85  # a label map: so few values, or so large a share of voxels equal to their neighbour
+NOTHING = -1000.0  # HU: air, which stands where nothing was scanned
+PATCH, LEAST_PATCH = 0.001, 9  # share of a plane, and voxels: a patch of wrong numbers that is an outlier
 OFFSETS = {"hounsfield": 0.0, "offset": 1024.0}
 KINDS = ("auto", "hounsfield", "offset", "grey")
 
@@ -56,24 +59,36 @@ class Intensity:
         return GREY if self.windowed else (DARKEST, self.brightest)
 
     def apply(self, plane: NDArray) -> NDArray[np.float32]:
-        """Any plane of stored numbers -> HU or grey within `ends`; what is no number of a scanner becomes air."""
+        """Any plane of stored numbers -> HU or grey within `ends`; padding, and what is no number of a scanner, becomes air."""
         plane = self._unbounded(plane)
         low, high = self.ends
-        return np.where(self._none(plane), np.float32(low), np.clip(plane, low, high))
+        air = np.float32(low if self.windowed else NOTHING)
+        return np.where(self._none(plane) | (plane < min(low, AIR[0])), air, np.clip(plane, low, high))
 
-    def clipped(self, planes: Iterable[NDArray]) -> list[str]:
-        """What `apply` changes in all planes of a scan, in words, with the share of the voxels."""
+    def mend(self, planes: Iterable[NDArray]) -> list[str]:
+        """Fill small patches of what no tissue has, in place; what else `apply` changes is only counted.
+
+        Such a patch takes the numbers around it, layer by layer: a hole of air or a spot of metal would move what
+        the networks find beside it. Larger ones are no outliers, but padding or metal, and stay.
+
+        Args:
+            planes: all of a scan, stored numbers (x, y), that can be written.
+
+        Returns:
+            What was found in words, with the share of the voxels.
+        """
         low, high = self.ends
-        total = none = bright = dark = 0
+        total = none = bright = dark = mended = 0
         darkest, brightest = low, high
-        for plane in planes:
-            plane = self._unbounded(plane)
+        for stored in planes:
+            plane = self._unbounded(stored)
             wrong = self._none(plane)
-            plane = plane[~wrong]
+            low_ones, high_ones = ~wrong & (plane < min(low, AIR[0])), ~wrong & (plane > high)
             total, none = total + wrong.size, none + int(wrong.sum())
-            bright, dark = bright + int((plane > high).sum()), dark + int((plane < min(low, AIR[0])).sum())
-            if plane.size:
-                darkest, brightest = min(darkest, float(plane.min())), max(brightest, float(plane.max()))
+            bright, dark = bright + int(high_ones.sum()), dark + int(low_ones.sum())
+            if not wrong.all():
+                darkest, brightest = min(darkest, plane[~wrong].min()), max(brightest, plane[~wrong].max())
+            mended += fill_small(stored, wrong | low_ones | high_ones)
         said = (
             (
                 none,
@@ -82,7 +97,10 @@ class Intensity:
             (dark, f"below {min(low, AIR[0]):g}, down to {darkest:g}: padding, taken as air"),
             (bright, f"above {high:g}, up to {brightest:g}: metal or noise, taken as {high:g}"),
         )
-        return [f"{n} of {total} voxels ({n / total:.2g} of all) {what}" for n, what in said if n]
+        notes = [f"{n} of {total} voxels ({n / total:.2g} of all) {what}" for n, what in said if n]
+        return notes + [f"{mended} of these lie in small patches: filled by what is around them"] * (
+            mended > 0
+        )
 
     def _unbounded(self, plane: NDArray) -> NDArray[np.float32]:
         with np.errstate(all="ignore"):  # a number beyond float32 becomes infinite, and that is seen
@@ -91,6 +109,33 @@ class Intensity:
 
     def _none(self, plane: NDArray[np.float32]) -> NDArray[np.bool_]:
         return ~np.isfinite(plane) | (plane > BEYOND) | (plane == self.padding)
+
+
+def fill_small(plane: NDArray, wrong: NDArray[np.bool_]) -> int:
+    """Fill patches of at most `PATCH` of a plane, in place, from their rim inwards: each voxel by its neighbours' median.
+
+    Returns:
+        How many voxels were filled.
+    """
+    if not wrong.any():
+        return 0
+    labels, _ = ndimage.label(wrong, np.ones((3, 3)))
+    small = np.bincount(labels.ravel()) <= max(PATCH * wrong.size, LEAST_PATCH)
+    small[0] = False
+    left = small[labels]
+    filled = int(left.sum())
+    while left.any():
+        x, y = np.nonzero(left)
+        known = np.pad(~wrong, 1)
+        beside = [(x + i, y + j) for i in range(3) for j in range(3) if (i, j) != (1, 1)]
+        numbers = np.where([known[at] for at in beside], [np.pad(plane, 1)[at] for at in beside], np.inf)
+        count = np.isfinite(numbers).sum(0)
+        rim = count > 0
+        ordered, each = np.sort(numbers, 0), np.arange(len(x))
+        middle = (ordered[(count - 1) // 2, each] + ordered[count // 2, each]) / 2
+        plane[x[rim], y[rim]] = middle[rim]
+        wrong[x[rim], y[rim]] = left[x[rim], y[rim]] = False
+    return filled
 
 
 def recognise(sample: NDArray, *, told: str = "auto", beside: NDArray | None = None) -> Intensity:

@@ -82,7 +82,7 @@ class Scan:
             except ValueError as error:
                 raise ValueError(f"{self.path}: {error}") from error
             (self.doubts if self.intensity.kind == "offset" else self.notes).extend(self.intensity.notes)
-            self.notes += self.intensity.clipped(self._turned[:, :, k] for k in range(self.shape[2]))
+            self.notes += self.intensity.mend(self._turned[:, :, k] for k in range(self.shape[2]))
 
     # ---- as `nifti.Volume` -------------------------------------------------------------------
     @property
