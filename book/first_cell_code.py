@@ -14,7 +14,7 @@ def prepare(repository):
 
     needed = (
         "torch", "numpy", "lightning", "monai", "safetensors", "scipy", "pandas", "nibabel", "pillow",
-        "scikit-image", "opencv-python-headless", "pooch", "requests", "urllib3", "tqdm", "matplotlib",
+        "scikit-image", "opencv-python-headless", "pooch", "requests", "filelock", "tqdm", "matplotlib",
         "highdicom", "pydicom", "threadpoolctl",
     )  # fmt: skip
     here = {}

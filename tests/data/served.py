@@ -1,16 +1,14 @@
-"""Small archives of the official layout, and an HTTP server that misbehaves."""
+"""Small archives of the official layout, and an HTTP server that misbehaves as it is told."""
 
 import gzip
 import hashlib
 import io
 import re
 import threading
-import time
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -18,15 +16,13 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from replication.data.getting.sources import SOURCES, Source
+from replication.data.getting.sources import SOURCES
 
 DEPTH = 3
 ZENODO = {a.name: a.part for a in SOURCES["zenodo"].archives if a.part}
 MEDSEG = {a.name: a.part for a in SOURCES["medseg"].archives}
-CT, LUNG = "COVID-19-CT-Seg_20cases.zip", "Lung_Mask.zip"
 
 
-# ---- small archives of the official layout -------------------------------------------------------
 @cache
 def nifti(seed: int, *, packed: bool = True, depth: int = DEPTH) -> bytes:
     voxels = np.random.default_rng(seed).integers(0, 2, (8, 8, depth)).astype(np.int16)
@@ -60,19 +56,19 @@ def sum_of(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def small(source: Source) -> Source:
-    """A source with tiny volumes; the sums are those of the small archives, None where none is published."""
-    held = tuple(
-        replace(a, sha256=a.sha256 and sum_of(SERVED[a.name])) for a in source.archives if a.name in SERVED
-    )
-    depths = dict.fromkeys(source.depths, DEPTH)
-    return replace(source, archives=held, depths=depths, slices=DEPTH * len(depths))
+def content_of(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-SMALL = {key: small(source) for key, source in SOURCES.items()}
+def right(name: str) -> dict[str, bytes]:
+    """What unpacking an archive must give, relative to `volumes`."""
+    part = {**ZENODO, **MEDSEG}[name]
+    return {
+        f"{part}/{'medseg_' if name in MEDSEG else ''}{member.split('/')[-1]}": content
+        for member, content in members_of(name).items()
+    }
 
 
-# ---- the server ----------------------------------------------------------------------------------
 class Handler(BaseHTTPRequestHandler):
     """Serves `server.content`; `server.manners[name]` may take over a request."""
 
@@ -81,9 +77,8 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         name = self.path.rsplit("/", 1)[-1]
         self.server.seen.append((name, self.headers.get("Range")))
+        manner, times = self.server.manners.get(name), sum(seen == name for seen, _ in self.server.seen)
         content = self.server.content.get(name)
-        manner = self.server.manners.get(name)
-        times = sum(seen == name for seen, _ in self.server.seen)
         try:
             if content is None:
                 self.answer(404, b"")
@@ -131,87 +126,3 @@ def serving(content: dict[str, bytes]) -> Iterator[Server]:
         threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True).start()
         yield running
         running.shutdown()
-
-
-def content_of(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
-
-
-def right(name: str) -> dict[str, bytes]:
-    """What unpacking an archive must give, relative to `volumes`."""
-    part = {**ZENODO, **MEDSEG}[name]
-    return {
-        f"{part}/{'medseg_' if name in MEDSEG else ''}{member.split('/')[-1]}": content
-        for member, content in members_of(name).items()
-    }
-
-
-ALL = {path: content for name in SERVED for path, content in right(name).items()}
-
-
-def assert_all_there(folder: Path, *, without: tuple[str, ...] = ()) -> None:
-    """All volumes, byte by byte, and nothing unfinished anywhere."""
-    left_out = {path for name in without for path in right(name)}
-    assert content_of(folder / "volumes") == {p: c for p, c in ALL.items() if p not in left_out}
-    assert not [
-        p for p in folder.rglob("*") if p.suffix in (".part", ".wrong") or p.name.startswith((".", "tmp"))
-    ]
-
-
-ANOTHER = zipped({"readme.txt": b"hello"})
-
-# ---- manners of the server -------------------------------------------------------------------
-
-
-def once(manner: Callable, times: int = 1) -> Callable:
-    return lambda handler, content, n: manner(handler, content, n) if n <= times else NotImplemented
-
-
-def breaks(handler, content, n) -> None:
-    handler.honest(content, until=len(content) // 3)
-
-
-def breaks_without_ranges(handler, content, n) -> None:
-    handler.honest(content, until=len(content) // 2 if n < 3 else None, ranges=False)
-
-
-def shorter(handler, content, n) -> None:
-    handler.answer(200, content[:-50])
-
-
-def unavailable(handler, content, n) -> None:
-    handler.answer(503, b"busy", {"Retry-After": "0"})
-
-
-def hangs_up(handler, content, n) -> None:
-    handler.close_connection = True
-
-
-def page(handler, content, n) -> None:
-    handler.answer(200, b"<html>please log in</html>", {"Content-Type": "text/html"})
-
-
-def another(handler, content, n) -> None:
-    handler.answer(200, ANOTHER)
-
-
-def stalls(handler, content, n) -> None:
-    handler.send_response(200)
-    handler.send_header("Content-Length", str(len(content)))
-    handler.end_headers()
-    handler.wfile.write(content[:1000])
-    time.sleep(2.0)
-    handler.close_connection = True
-
-
-def wrong_range(handler, content, n) -> None:
-    """Breaks, then answers 206 with a range that was not asked for."""
-    if n == 1:
-        return breaks(handler, content, n)
-    if handler.headers.get("Range"):
-        return handler.answer(206, content, {"Content-Range": f"bytes 0-{len(content) - 1}/{len(content)}"})
-    return handler.honest(content)
-
-
-def empty(handler, content, n) -> None:
-    handler.answer(200, b"")

@@ -1,4 +1,4 @@
-"""From a server that misbehaves to a store that training reads: download, fuse, check, train.
+"""From the sources' archives to a store that training reads: download, fuse, check, train.
 
 The archives hold synthetic volumes under the publishers' member names: all 20 of Zenodo, all 9 of
 MedSeg, the latter second annotations of nine Radiopaedia scans, as they very probably are.
@@ -10,19 +10,7 @@ from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
-import pytest
-from served import (
-    MEDSEG,
-    ZENODO,
-    another,
-    breaks,
-    once,
-    page,
-    serving,
-    shorter,
-    unavailable,
-    zipped,
-)
+from served import MEDSEG, ZENODO, zipped
 
 from replication.cli import main
 from replication.data.fusing.fusion import fuse
@@ -42,16 +30,11 @@ TINY = Profile(name="tiny", size=32, widths=(4, 6, 9), batch_size=8, max_epochs=
                worth="nothing")  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def served() -> dict[str, bytes]:
+def archives() -> dict[str, bytes]:
     """The six archives, by name."""
-    volumes = {}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(phantom, "TWINS", TWINS)
-        for name in (*SOURCES["zenodo"].depths, *TWINS):
-            volumes[name] = phantom.make_volume(name=name, seed=3, size=SIDE, depth=DEPTH)
-    assert len(volumes) == 29
-    archives = {}
+    names = (*SOURCES["zenodo"].depths, *TWINS)
+    volumes = {name: phantom.make_volume(name=name, seed=3, size=SIDE, depth=DEPTH) for name in names}
+    made = {}
     for archive, part in {**ZENODO, **MEDSEG}.items():
         members = {}
         for name, volume in volumes.items():
@@ -59,43 +42,24 @@ def served() -> dict[str, bytes]:
                 member = f"{archive[:-4]}/{name[7:]}" if archive in MEDSEG else name
                 image = nib.Nifti1Image(getattr(volume, part), volume.affine)
                 members[f"{member}.nii.gz"] = gzip.compress(image.to_bytes(), mtime=0)
-        archives[archive] = zipped(members)
-    return archives
+        made[archive] = zipped(members)
+    return made
 
 
-@pytest.fixture
-def server(served, monkeypatch, waits):
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with serving(served) as running:
-        yield running
-
-
-@pytest.fixture
-def fetch(server, served, tmp_path):
-    def sources():
-        for key, source in SOURCES.items():
-            kept = tuple(
-                replace(a, sha256=a.sha256 and hashlib.sha256(served[a.name]).hexdigest())
-                for a in source.archives if a.name in served
-            )  # fmt: skip
-            depths = dict.fromkeys(source.depths, DEPTH)
-            yield key, replace(source, archives=kept, depths=depths, slices=DEPTH * len(depths))
-
-    def run():
-        return download(
-            tmp_path / "data", sources=dict(sources()), base_urls=dict.fromkeys(SOURCES, server.url),
-            tries=3, timeout=5, progress=False,
+def test_the_archives_end_in_the_right_store_and_training_reads_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(phantom, "TWINS", TWINS)
+    monkeypatch.setitem(PROFILES, "tiny", TINY)
+    served = archives()
+    for name, content in served.items():
+        (tmp_path / name).write_bytes(content)
+    for key, source in SOURCES.items():
+        kept = tuple(
+            replace(a, sha256=a.sha256 and hashlib.sha256(served[a.name]).hexdigest())
+            for a in source.archives if a.name in served
         )  # fmt: skip
-
-    return run
-
-
-def test_a_server_with_moods_ends_in_the_right_store_and_training_reads_it(server, fetch, tmp_path, capsys):
-    server.manners |= {
-        "COVID-19-CT-Seg_20cases.zip": once(breaks), "Lung_Mask.zip": once(unavailable, 2),
-        "Infection_Mask.zip": once(shorter), "rp_im.zip": once(another), "rp_msk.zip": once(page),
-    }  # fmt: skip
-    told = fetch()
+        small = replace(source, archives=kept, depths=dict.fromkeys(source.depths, DEPTH))
+        monkeypatch.setitem(SOURCES, key, replace(small, slices=DEPTH * len(small.depths)))
+    told = download(tmp_path / "data", offline=True, local=[tmp_path])
     assert told["datasets"] == {
         "zenodo": {"volumes": 20, "slices": 20 * DEPTH}, "medseg": {"volumes": 9, "slices": 9 * DEPTH},
     }  # fmt: skip
@@ -104,9 +68,8 @@ def test_a_server_with_moods_ends_in_the_right_store_and_training_reads_it(serve
     assert len(fused["volumes"]) == 29 and fused["slices_in"] == 29 * DEPTH
     assert fused["duplicates"] == TWINS  # all of them and nothing else
     assert check_store(store) == [] and main(["data", "check", str(store), "--quiet"]) == 0
-    assert {v["orientation"]["anatomy"] for v in fused["volumes"].values()} <= {
-        "upright", "upside down", "undecided",
-    }  # fmt: skip
+    anatomy = {v["orientation"]["anatomy"] for v in fused["volumes"].values()}
+    assert anatomy <= {"upright", "upside down", "undecided"}
 
     read = read_store(store, size=SIDE, progress=False)
     for twin, original in TWINS.items():  # the same scan, the same way up, the same height
@@ -118,32 +81,10 @@ def test_a_server_with_moods_ends_in_the_right_store_and_training_reads_it(serve
     split = make_split(read.table, protocol="slice", fold=0, seed=0)
     assert leaks(read.table, split)["slices"]["duplicate"] > 0
     for fold in range(5):
-        assert (
-            leaks(read.table, make_split(read.table, protocol="patient", fold=fold, seed=0))["slices"]["any"]
-            == 0
-        )
+        split = make_split(read.table, protocol="patient", fold=fold, seed=0)
+        assert leaks(read.table, split)["slices"]["any"] == 0
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(PROFILES, "tiny", TINY)
-        record = train.train_run("table2-lungs-patient-fold0", profile="tiny", slices=store,
-                                 results=tmp_path / "results", runs=tmp_path / "runs", progress=False)  # fmt: skip
+    record = train.train_run("table2-lungs-patient-fold0", profile="tiny", slices=store,
+                             results=tmp_path / "results", runs=tmp_path / "runs", progress=False)  # fmt: skip
     assert record["data"]["slices"] == fused["slices_out"]
     assert record["data"]["patients"] == 19  # 29 volumes, 9 of them copies, one patient scanned twice
-
-
-@pytest.mark.parametrize(
-    "manner, said", [(lambda h, c, n: h.answer(404, b""), "404"), (another, "checksum"), (unavailable, "503")]
-)
-def test_what_cannot_be_had_ends_in_an_error_and_no_store_and_is_mended_later(
-    server, fetch, tmp_path, manner, said
-):
-    server.manners["Lung_Mask.zip"] = manner
-    with pytest.raises(FileNotFoundError, match=rf"(?s)Lung_Mask\.zip.*{said}.*by hand"):
-        fetch()
-    with pytest.raises(ValueError, match="lung mask.*missing"):
-        fuse(tmp_path / "data/volumes", tmp_path / "slices", size=SIDE, progress=False, published=True)
-    assert not (tmp_path / "slices/slices.csv").exists()
-    server.manners.clear()
-    told = fetch()
-    assert told["fetched"] == ["Lung_Mask.zip"]  # the rest stood
-    assert len(list((tmp_path / "data/volumes/lung").iterdir())) == 29

@@ -425,9 +425,10 @@ def test_every_missing_mask_is_listed(tiny, tmp_path):
 def test_two_fusions_do_not_write_one_store(tiny, tmp_path):
     lock = tmp_path / "out/.fusion/lock"
     lock.parent.mkdir(parents=True)
+    (writer := lock.with_name("writer")).write_text("process 12345 on elsewhere")
     # Shared: so that it refuses only who asks for the store alone, as a fusion must.
     hold = "import fcntl, sys, time; f = open(sys.argv[1], 'w'); fcntl.flock(f, fcntl.LOCK_SH); " \
-           "f.write('process 12345 on elsewhere'); f.flush(); print('held', flush=True); time.sleep(600)"  # fmt: skip
+           "print('held', flush=True); time.sleep(600)"  # fmt: skip
     with subprocess.Popen([sys.executable, "-c", hold, str(lock)], stdout=subprocess.PIPE) as other:
         try:
             assert other.stdout.readline() == b"held\n"
@@ -435,11 +436,11 @@ def test_two_fusions_do_not_write_one_store(tiny, tmp_path):
                 ValueError, match="another fusion writes here .process 12345 on elsewhere.; wait"
             ):
                 fuse(tiny, tmp_path / "out", size=20, progress=False, published=True)
-            assert [p.name for p in lock.parent.iterdir()] == ["lock"]
+            assert {p.name for p in lock.parent.iterdir()} == {"lock", "writer"}
         finally:
             other.kill()
     fuse(tiny, tmp_path / "out", size=20, progress=False, published=True)  # the dead one's lock is taken over
-    assert "12345" not in lock.read_text() and lock.read_text().startswith("process ")
+    assert "12345" not in writer.read_text() and writer.read_text().startswith("process ")
     assert len(rows_of(tmp_path / "out")) == 4
 
 

@@ -25,11 +25,11 @@ from typing import Any
 from tqdm import tqdm
 
 from replication.data.fusing.preparation import PREPARATIONS, slices_of
-from replication.data.fusing.volume_folders import alone, as_json, find_volumes, is_drawn, read_json
+from replication.data.fusing.volume_folders import alone, find_volumes, is_drawn
 from replication.data.names import PARTS, source_of
 from replication.data.reading.intensity import BRIGHTEST, DARKEST, GREY
 from replication.data.reading.own import SOURCE, Own, find_scans, patient_of
-from replication.files import write_whole
+from replication.files import read_json, write_json, write_whole
 
 COLUMNS = (
     "slice_id", "source", "volume", "patient", "slice_index", "ct", "lung", "infection",
@@ -100,8 +100,8 @@ def fuse(
     }  # fmt: skip
     if preparation == "minmax-clahe":
         settings["ends"] = {"hounsfield": [DARKEST, BRIGHTEST], "grey": list(GREY)}
-        before = read_json(Path(store) / ".fusion" / "settings.json")
-        if before is not None and "ends" not in before:  # begun when each slice had its own: it keeps them
+        before = read_json(store / ".fusion" / "settings.json")
+        if before and "ends" not in before:  # begun when each slice had its own: it keeps them
             del settings["ends"]
     found = find_volumes(volumes) if published else find_scans(volumes)
     whose = {} if published else {
@@ -112,11 +112,11 @@ def fuse(
     memory.mkdir(parents=True, exist_ok=True)
     with alone(memory):
         _check_settings(memory, settings)  # again: somebody may have begun it meanwhile
-        write_whole(memory / "settings.json", as_json(settings))
+        write_json(memory / "settings.json", settings)
         told = _fuse(found, whose, store, settings, workers, progress)
         if news := {k: v for k, v in (stated or {}).items() if told.get("stated", {}).get(k) != v}:
             told["stated"] = told.get("stated", {}) | news
-            write_whole(store / "store.json", as_json(told))
+            write_json(store / "store.json", told)
         return told
 
 
@@ -173,7 +173,7 @@ def _fuse(
             f"{len(failed)} of {len(found)} volumes could not be fused; the others are kept, and after "
             "mending these a rerun does only them:\n" + "\n".join(lines)
         ) from next(iter(failed.values()))
-    return _finish(store, settings, [done[name] for name in sorted(done)], (told or {}).get("stated"))
+    return _finish(store, settings, [done[name] for name in sorted(done)], told.get("stated"))
 
 
 def _fuse_volume(
@@ -186,7 +186,7 @@ def _fuse_volume(
         settings = settings | {"patient": whose[name]}
     record = slices_of(name, paths, store=store, settings=settings, progress=progress)
     record |= {"drawn": is_drawn(paths["ct"]), "files": files}
-    write_whole(store / ".fusion" / f"{name}.json", as_json(record))
+    write_json(store / ".fusion" / f"{name}.json", record)
     return record
 
 
@@ -199,12 +199,12 @@ def _reason(error: Exception) -> str:
 # ---- the store's memory ----------------------------------------------------------------------
 def _check_settings(memory: Path, settings: dict) -> None:
     before = read_json(memory / "settings.json")
-    if before is not None and before != settings:
+    if before and before != settings:
         raise ValueError(
             f"{memory.parent}: this store was begun with {before}, now {settings} is asked; "
             "choose another folder or delete this one"
         )
-    if before is None and (memory.parent / "slices.csv").exists():
+    if not before and (memory.parent / "slices.csv").exists():
         raise ValueError(
             f"{memory.parent}: holds a slices.csv that no fusion wrote here; choose another folder"
         )
@@ -240,7 +240,7 @@ def _finish(store: Path, settings: dict, records: list[dict], stated: dict | Non
             for r in records
         },
     }  # fmt: skip
-    write_whole(store / "store.json", as_json(told))
+    write_json(store / "store.json", told)
     table = io.StringIO()
     writer = csv.DictWriter(table, COLUMNS, lineterminator="\n")
     writer.writeheader()

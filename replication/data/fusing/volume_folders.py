@@ -4,15 +4,16 @@ Every file is written whole or not at all, and by one fusion at a time.
 """
 
 import gzip
-import json
 import os
 import socket
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from replication.data.names import PARTS, canonical, stem
+from replication.files import write_whole
 
 
 def find_volumes(volumes: str | os.PathLike) -> dict[str, dict[str, Path]]:
@@ -71,36 +72,13 @@ def is_drawn(path: Path) -> bool:
 @contextmanager
 def alone(memory: Path) -> Iterator[None]:
     """Refuse a second fusion into one store. The system drops the lock of a process that dies."""
+    writer = memory / "writer"
     try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
-    with open(memory / "lock", "a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise ValueError(
-                f"{memory.parent}: another fusion writes here ({file.read().strip() or 'just begun'}); "
-                "wait for its end, or choose another folder"
-            ) from None
-        except OSError as error:
-            warnings.warn(f"{memory}: no locks on this disk ({error}); fuse once at a time", stacklevel=4)
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        file.flush()
-        yield
-
-
-def read_json(path: Path) -> dict | None:
-    """What a file holds; None where there is none, or a spoilt one."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return None
-
-
-def as_json(content: dict) -> str:
-    """The text of a JSON file."""
-    return json.dumps(content, indent=1) + "\n"
+        with FileLock(memory / "lock", timeout=0):
+            write_whole(writer, f"process {os.getpid()} on {socket.gethostname()}")
+            yield
+    except Timeout:
+        told = writer.read_text() if writer.exists() else "just begun"
+        raise ValueError(
+            f"{memory.parent}: another fusion writes here ({told}); wait for its end, or choose another folder"
+        ) from None

@@ -21,14 +21,10 @@ SPARE = 16 * 2**20  # bytes that may come out of an archive however small
 Select = Callable[[str], str | None]
 
 
-class BadArchive(ValueError):
-    """A zip archive that is not unpacked, and why."""
+class ArchiveError(ValueError):
+    """An archive that cannot be had or used; `got` is the sha256 of a whole file that is not the one."""
 
-
-class WrongFile(ValueError):
-    """A whole file that is not the one expected; `got` is its sha256."""
-
-    def __init__(self, message: str, *, got: str) -> None:
+    def __init__(self, message: str, *, got: str | None = None) -> None:
         super().__init__(message)
         self.got = got
 
@@ -37,20 +33,19 @@ def check_archive(path: Path, sha256: str | None, *, select: Select, expected: s
     """The file's sha256, if it is `sha256` or, where none is known, if `unpack` could use the file.
 
     Raises:
-        WrongFile: with both sums, or with what is wrong with the archive.
+        ArchiveError: with both sums, or with what is wrong with the archive.
     """
     with path.open("rb") as file:
         got = hashlib.file_digest(file, "sha256").hexdigest()
-    if sha256 is None:
-        try:
-            with _opened(path) as archive:
-                _choose(archive, path, select, expected)
+    try:
+        if sha256 is None:
+            with _opened(path, select, expected) as (archive, _):
                 if damaged := archive.testzip():
                     raise zipfile.BadZipFile(f"the checksum of {damaged}")
-        except BadArchive as error:
-            raise WrongFile(f"{error} (sha256 {got})", got=got) from error
-    elif got != sha256.lower():
-        raise WrongFile(f"wrong checksum: expected sha256 {sha256}, got {got}", got=got)
+        elif got != sha256:
+            raise ArchiveError(f"wrong checksum: expected sha256 {sha256}, got {got}")
+    except ArchiveError as error:
+        raise ArchiveError(str(error), got=got) from error
     return got
 
 
@@ -68,23 +63,21 @@ def unpack(path: Path, target: Path, *, select: Select, expected: set[str]) -> d
         For each of `expected` its file and the CRC-32 of its bytes.
 
     Raises:
-        BadArchive: the archive is damaged, encrypted, too large inside, or lacks a volume.
+        ArchiveError: the archive is damaged, encrypted, too large inside, or lacks a volume.
         OSError: the disk is full or cannot be written.
     """
     scratch = target / ".unpacking"
     shutil.rmtree(scratch, ignore_errors=True)  # of a run that was killed
     try:
-        with _opened(path) as archive:
-            members = _choose(archive, path, select, expected)
+        with _opened(path, select, expected) as (archive, members):
             scratch.mkdir(parents=True)
             room_for(target, sum(member.file_size for member in members.values()))
             files = {}
             for name, member in members.items():
-                file = f"{name}.nii.gz" if member.filename.endswith(".gz") else f"{name}.nii"
+                files[name] = file = f"{name}.nii.gz" if member.filename.endswith(".gz") else f"{name}.nii"
                 (scratch / file).parent.mkdir(exist_ok=True)
                 with archive.open(member) as source, open(scratch / file, "wb") as out:
                     shutil.copyfileobj(source, out, 2**20)  # zipfile checks the CRC
-                files[name] = file
         for file in files.values():
             (target / file).parent.mkdir(exist_ok=True)
             os.replace(scratch / file, target / file)
@@ -94,46 +87,38 @@ def unpack(path: Path, target: Path, *, select: Select, expected: set[str]) -> d
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
-    """The archive; zipfile's many ways to say damage become one."""
+def _opened(
+    path: Path, select: Select, expected: set[str]
+) -> Iterator[tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]]:
+    """The archive, and the member of each expected volume; zipfile's many ways to say damage become one."""
     try:
         with zipfile.ZipFile(path) as archive:
-            yield archive
-    except BadArchive:
-        raise
+            chosen: dict[str, zipfile.ZipInfo] = {}
+            for info in archive.infolist():
+                if (name := select(info.filename)) in chosen:
+                    raise ArchiveError(f"{name} is there twice; expected one")
+                if name in expected:
+                    chosen[name] = info
+            if absent := sorted(expected - set(chosen)):
+                raise ArchiveError(
+                    f"lacks {len(absent)} of {len(expected)} volumes ({', '.join(absent[:5])}); is it another release?"
+                )
+            # More than its claimed size never comes out of a member.
+            size, limit = sum(m.file_size for m in chosen.values()), MAX_RATIO * path.stat().st_size + SPARE
+            if size > limit:
+                raise ArchiveError(
+                    f"unpacks to {size / 1e6:.0f} MB, as a zip bomb does; expected at most {limit / 1e6:.0f} MB "
+                    "of CT volumes or masks"
+                )
+            yield archive, chosen
+    except ArchiveError as error:
+        raise ArchiveError(f"{path.name}: {error}") from error
     except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, struct.error, RuntimeError, ValueError,
             OSError) as error:  # fmt: skip
         # zipfile asks for positions before the file's begin (EINVAL); other OSErrors are the disk's.
         if isinstance(error, OSError) and error.errno != errno.EINVAL:
             raise
-        raise BadArchive(f"{path.name}: the archive is damaged ({error})") from error
-
-
-def _choose(
-    archive: zipfile.ZipFile, path: Path, select: Select, expected: set[str]
-) -> dict[str, zipfile.ZipInfo]:
-    """The member of each expected volume. More than its claimed size never comes out of a member."""
-    chosen: dict[str, zipfile.ZipInfo] = {}
-    for info in archive.infolist():
-        name = select(info.filename)
-        if name in chosen:
-            raise BadArchive(
-                f"{path.name}: {name} is there twice ({chosen[name].filename!r}, {info.filename!r}); expected one"
-            )
-        if name in expected:
-            chosen[name] = info
-    if absent := sorted(expected - set(chosen)):
-        raise BadArchive(
-            f"{path.name}: lacks {len(absent)} of {len(expected)} volumes ({', '.join(absent[:5])}); is it "
-            "another release?"
-        )
-    size, limit = sum(info.file_size for info in chosen.values()), MAX_RATIO * path.stat().st_size + SPARE
-    if size > limit:
-        raise BadArchive(
-            f"{path.name}: unpacks to {size / 1e6:.0f} MB, as a zip bomb does; expected at most {limit / 1e6:.0f} MB "
-            "of CT volumes or masks"
-        )
-    return chosen
+        raise ArchiveError(f"{path.name}: the archive is damaged ({error})") from error
 
 
 def room_for(folder: Path, size: int) -> None:
