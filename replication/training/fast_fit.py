@@ -47,13 +47,13 @@ class Steps:
         self.loss = None if hasattr(network, "training_loss") else loss  # a peer's own
         cuda = self.device.type == "cuda"
         self.form = form if cuda else "eager"
-        options = {"fused": True, "capturable": True} if cuda else {}
         rate = torch.tensor(learning_rate, device=self.device) if cuda else learning_rate
-        self.adam = torch.optim.Adam(network.parameters(), lr=rate, **options)
+        self.adam = torch.optim.Adam(network.parameters(), lr=rate, fused=cuda or None, capturable=cuda)
         self.image, self.mask = (part.clone() for part in batch)
         self.sums = torch.zeros(2, dtype=torch.float64, device=self.device)  # of the loss, of the slices
         self.counts = torch.zeros(4, dtype=torch.float64, device=self.device)  # TP, FP, FN, TN
-        self.train = self.evaluate = None
+        self.train: torch.cuda.CUDAGraph | None = None
+        self.evaluate: torch.cuda.CUDAGraph | None = None
         while self.form != "eager" and self.train is None:
             try:
                 self._capture()
@@ -199,7 +199,8 @@ class FastFits:
         steps = self._for(run, profile, network, next(iter(validation)))
         steps.begin(network.state_dict())
         steps.set_rate(profile.learning_rate)
-        history, best, most = [], {}, profile.max_epochs[run.target]
+        history: list[dict[str, Any]] = []
+        best, most = {}, profile.max_epochs[run.target]
         while len(history) < most:
             started, epoch = time.perf_counter(), len(history)
             train.sampler.set_epoch(epoch)
@@ -242,12 +243,12 @@ class FastFits:
         self, run: Run, profile: Profile, datasets: dict[str, SliceDataset]
     ) -> tuple[SliceBatches, SliceBatches, StepHooks | None]:
         """Training and validation slices on the device, and what a recipe beyond the paper's does around a step."""
-        recipe = RECIPES.get(run.recipe)
+        recipe = RECIPES.get(run.recipe or "")
         more = recipe if isinstance(recipe, Recipe) else None
-        how = {"batch_size": profile.batch_size, "device": accelerator()}
+        how: dict[str, Any] = {"batch_size": profile.batch_size, "device": accelerator()}
         passes = profile.beyond_passes if more else 1
         sampler = EpochShuffle(len(datasets["train"]), seed=run.seed, passes=passes)
-        change = more and (lambda epoch: more.augmentation.of_epoch(seed=run.seed, epoch=epoch))
+        change = (lambda epoch: more.augmentation.of_epoch(seed=run.seed, epoch=epoch)) if more else None
         train = SliceBatches(datasets["train"], sampler=sampler, change=change, **how)
         hooks = None
         if more:
@@ -259,9 +260,11 @@ class FastFits:
         """The steps of a run's architecture, made when it first comes."""
         key = key_of(run, profile)
         if key not in self._steps:
-            own = copy.deepcopy(network).to(batch[0].device, memory_format=torch.channels_last)
-            how = {"form": self.form, "loss": run.loss, "learning_rate": profile.learning_rate}
-            self._steps[key] = Steps(own, batch, **how)
+            own = copy.deepcopy(network).to(batch[0].device)
+            own = own.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # its types leave it out
+            self._steps[key] = Steps(
+                own, batch, form=self.form, loss=run.loss, learning_rate=profile.learning_rate
+            )
             self.form = self._steps[key].form if batch[0].is_cuda else self.form
         return self._steps[key]
 
