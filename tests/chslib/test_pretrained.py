@@ -50,7 +50,7 @@ def phantom_slices(size: int) -> tuple[torch.Tensor, torch.Tensor]:
 def test_the_headline_and_the_best_fold_are_there_and_all_of_it_is_small():
     assert set(PHANTOM) == {"cpu/table2-infection", "cpu-30/table2-infection", best_fold()} == set(CASCADES)
     assert "paper/table2-lungs" in available()  # its second stage was cut short
-    assert sum(p.stat().st_size for p in FOLDER.rglob("*") if p.is_file()) < 32e6
+    assert sum(p.stat().st_size for p in FOLDER.rglob("*") if p.is_file()) < 36e6
 
 
 @pytest.mark.parametrize("name", available())
