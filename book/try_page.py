@@ -19,13 +19,18 @@ import numpy as np
 SOURCE = Path(__file__).resolve().parent / "try"
 STILL = "still.html"
 PACKAGES = SOURCE.parent.parent / "_build/try"
-MODULES = ("page.js", "worker.js", "nifti.js", "prepare.js", "cleaning.js")
-RUNTIME = {
+MODULES = ("page.js", "worker.js", "scan.js", "prepare.js", "cleaning.js")
+RUNTIME = {  # of the page's folder `runtime` -> of the packages
     "niivue.js": "@niivue/niivue/dist/index.js",
+    **{
+        f"dcm2niix/{name}": f"@niivue/dcm2niix/dist/{name}"
+        for name in ("index.jpeg.js", "worker.jpeg.js", "dcm2niix.jpeg.js", "dcm2niix.jpeg.wasm")
+    },
     **{
         name: f"onnxruntime-web/dist/{name}"
         for name in (
             "ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm",
+            "ort.webgpu.bundle.min.mjs", "ort-wasm-simd-threaded.asyncify.wasm",
         )
     },
 }  # fmt: skip
@@ -74,7 +79,7 @@ def files() -> Path:
         return folder
     with tempfile.TemporaryDirectory(dir=PACKAGES) as work:
         made = Path(work, "try")
-        for part in ("runtime", "networks"):
+        for part in ("runtime/dcm2niix", "networks"):
             (made / part).mkdir(parents=True)
         for name in MODULES:
             shutil.copyfile(SOURCE / name, made / name)
@@ -132,18 +137,20 @@ def page(folder: Path) -> str:
     )
 
 
-CONTROLS = """<div class="try" id="try" data-size="{size}">
+CONTROLS = """<div class="try" id="try" data-size="{size}" data-quiet="180">
 <p class="use"><strong>{use}</strong></p>
 <p class="why">Nothing runs here yet: this needs JavaScript, and a page that comes from a server. Where the book was opened as a file, serve its folder, as with
 <code>python -m http.server</code>, and open the address that it prints. The command <code>chs-net segment SCAN OUTPUT</code> does the same without a browser.</p>
 <div class="controls choose"><button data-part="drawn" type="button">Open the drawn chest</button>
-<label>or your own CT, a NIfTI file, dropped here or chosen: <input data-part="file" type="file" accept=".nii,.gz,.nii.gz"></label></div>
+<label>or your own CT, dropped here or chosen: a NIfTI, NRRD or MetaImage file, all files of a DICOM series, or a PNG slice
+<input data-part="file" type="file" multiple></label></div>
 <div class="looks">{still}<div class="view"><canvas data-part="canvas" role="img" aria-label="The scan, axial and coronal; the sliders below move it"></canvas></div></div>
 <div class="controls moves"><label>Slice <input data-part="slice" type="range" min="0" max="15" value="8"><output></output></label>
 <label>Masks <input data-part="opacity" type="range" min="0" max="1" step="0.1" value="0.4" aria-label="Opacity of the masks"></label></div>
 <div class="controls runs"><button data-part="run" type="button" disabled>Find lungs and infection</button>
 <button data-part="stop" type="button">Stop</button><progress data-part="bar" max="1" value="0" aria-label="How far it is"></progress></div>
 <p class="told" data-part="told" role="status">Open the drawn chest, or a scan.</p>
+<p class="told" data-part="aside" role="status"></p>
 <div class="found"><table><caption>What the networks mark: lungs blue, infection red</caption>
 <thead><tr><th scope="col">side</th><th scope="col">lungs, ml</th><th scope="col">called infected, ml</th><th scope="col">share, %</th></tr></thead>
 <tbody data-part="amounts"></tbody></table>

@@ -1,6 +1,8 @@
 // What is done to predicted lungs in three dimensions, as replication/scans/cleaning.py does it, and what a report says.
 
-const GAS = -960, FAT = [-160, -30], DOUBT = 0.2, SMALLEST = 0.1, LEAST_AREA = 0.002;
+import { evenly } from "./prepare.js";
+
+const GAS = -960, AERATED = -700, FAT = [-160, -30], DOUBT = 0.2, SMALLEST = 0.1, LEAST_AREA = 0.002;
 const MOST = 11000, LEAST = 500, FULL = 0.8, CONSUMED = 0.95; // ml of both lungs; share of the scan; share of the lungs
 
 /** Bodies of voxels that touch by a face, numbered from 1 in `labels`. Masks are (slices, rows, columns) everywhere here. */
@@ -26,12 +28,12 @@ function bodies(mask, [slices, rows, columns]) {
   return { labels, sizes };
 }
 
-function density(mask, [slices, rows, columns], hounsfield) {
+async function density(mask, [slices, rows, columns], hounsfield) {
   const plane = rows * columns;
   for (let k = 0; k < slices; k++) {
     const slice = mask.subarray(k * plane, (k + 1) * plane);
     if (!slice.some(Boolean)) continue;
-    const { labels, sizes } = bodies(slice, [1, rows, columns]), patches = sizes.map(() => []), hu = hounsfield(k);
+    const { labels, sizes } = bodies(slice, [1, rows, columns]), patches = sizes.map(() => []), hu = await hounsfield(k);
     labels.forEach((label, i) => { if (label) patches[label].push(i); });
     for (const patch of patches.slice(1)) for (const i of gasOrFat(patch, hu)) slice[i] = 0;
   }
@@ -73,9 +75,9 @@ function enough(mask, [slices, rows, columns]) {
 
 export const count = (mask) => mask.reduce((sum, v) => sum + v, 0);
 
-/** Lungs behind the steps, in place. `hounsfield`: slice number -> its HU; null where the scan has none. */
-export function cleanLungs(mask, shape, hounsfield) {
-  if (hounsfield) density(mask, shape, hounsfield);
+/** Lungs behind the steps, in place. `hounsfield`: slice number -> a promise of its HU; null where the scan has none. */
+export async function cleanLungs(mask, shape, hounsfield) {
+  if (hounsfield) await density(mask, shape, hounsfield);
   for (const step of [largest, holes, enough]) if (mask.some(Boolean)) step(mask, shape);
   return mask;
 }
@@ -105,19 +107,44 @@ export function implausible({ lungs_ml: lungs, infection_ml: infection }, scan) 
   return out;
 }
 
-/** Millilitres and shares of both lungs and by side. Masks as the scan's pictures; the patient's right is on the left. */
-export function amounts(lungs, infection, columns, millilitres) {
-  const [lung, ill] = [lungs, infection].map((mask) => {
-    const sums = new Float64Array(columns);
-    mask.forEach((v, i) => { sums[i % columns] += v; });
-    return sums;
+/** What is counted of a scan's masks, slice by slice: voxels in each column, and how often each density (null: it has none). */
+export function tallies(columns) {
+  const lungs = new Float64Array(columns), infection = new Float64Array(columns), densities = [new Map(), new Map()];
+  const add = (lung, ill, hounsfield) => lung.forEach((inside, i) => {
+    lungs[i % columns] += inside;
+    infection[i % columns] += ill[i];
+    if (!hounsfield || !(inside || ill[i])) return;
+    const of = densities[ill[i] ? 0 : 1], hu = Math.round(8 * hounsfield[i]) / 8;
+    of.set(hu, (of.get(hu) ?? 0) + 1);
   });
-  const held = [...lung.keys()].filter((c) => lung[c]), first = held[0] ?? columns, last = held.at(-1) ?? columns;
-  const third = Math.floor((last - first + 1) / 3), low = first + third, high = Math.max(last - third, low) + 1;
-  let middle = held.length ? low : columns >> 1; // the least lung in the middle third
-  for (let c = low; held.length && c < high; c++) if (lung[c] < lung[middle]) middle = c;
+  return { lungs, infection, densities, add };
+}
+
+/** Quartiles of numbers that were counted, as numpy's, to a tenth. */
+function quartiles(counts) {
+  const sorted = [...counts].sort(([a], [b]) => a - b), most = sorted.reduce((sum, [, n]) => sum + n, 0) - 1;
+  const nth = (i) => { let left = i; return sorted.find(([, n]) => (left -= n) < 0)[0]; };
+  return [0.25, 0.5, 0.75].map((q) => {
+    const low = Math.floor(most * q), from = nth(low);
+    return Math.round(10 * (from + (most * q - low) * (nth(Math.min(low + 1, most)) - from))) / 10;
+  });
+}
+
+/** Whether what is called infected is as dense as the lungs around it, in the words of replication/scans/density.py. */
+export function hardlyDiffer({ densities }) {
+  if (densities.some((counts) => !counts.size)) return [];
+  const [[, infected], [low, rest, high]] = densities.map(quartiles), whole = (v) => evenly(v).toFixed(0);
+  if (infected >= AERATED && infected > high) return [];
+  return [`what is called infected is hardly denser than the rest of the lungs: median ${whole(infected)} HU, elsewhere ${whole(rest)} (quartiles ${whole(low)} to ${whole(high)}). Below ${AERATED} HU lung is well aerated (after Colombi et al. 2020, doi 10.1148/radiol.2020201433); it may well be healthy`];
+}
+
+/** Millilitres and shares of both lungs and by side; the patient's right is on the left. */
+export function amounts({ lungs, infection }, millilitres) {
+  const columns = lungs.length, held = [...lungs.keys()].filter((c) => lungs[c]), third = Math.floor((held.at(-1) - held[0] + 1) / 3);
+  const least = held.length ? lungs.subarray(held[0] + third, Math.max(held.at(-1) - third, held[0] + third) + 1) : [];
+  const middle = held.length ? held[0] + third + least.indexOf(Math.min(...least)) : columns >> 1; // of the middle third
   const of = (from, to) => {
-    const [whole, part] = [lung, ill].map((sums) => sums.subarray(from, to).reduce((a, b) => a + b, 0) * millilitres);
+    const [whole, part] = [lungs, infection].map((sums) => sums.subarray(from, to).reduce((a, b) => a + b, 0) * millilitres);
     return { lungs_ml: whole, infection_ml: part, infected_share: whole ? part / whole : null };
   };
   return { both: of(0, columns), right: of(0, middle), left: of(middle, columns) };

@@ -1,17 +1,20 @@
 // What the reader does on the page "Try it": a scan is opened, shown, run through the networks in a worker, and its masks saved.
 
+import { readScan } from "./scan.js";
+
 const root = document.querySelector("#try"), part = (name) => root.querySelector(`[data-part=${name}]`);
 const at = (path) => new URL(path, import.meta.url).href;
-const SIZE = Number(root.dataset.size), QUIET = 180; // seconds without progress after which a worker is stopped
 const COLOURS = { lungs: [86, 180, 233], infection: [213, 94, 0] };
-let viewer, scan, worker, watch;
+const BRIGHT = { hounsfield: [-1250, 250], offset: [-226, 1274] }; // what is black and white on the screen, in stored numbers
+let viewer, scan, worker, watch, masks;
 
 const tell = (text, wrong = false) => Object.assign(part("told"), { textContent: text, className: wrong ? "told wrong" : "told" });
+const library = () => import(at("runtime/niivue.js"));
 
 /** The viewer, loaded when a scan is first opened: axial on the left, coronal on the right. */
 async function view() {
-  if (viewer) return viewer;
-  const { Niivue } = await import(at("runtime/niivue.js"));
+  if (viewer) return;
+  const { Niivue } = await library();
   const made = new Niivue({ dragAndDropEnabled: false, isRadiologicalConvention: true, loadingText: "", logLevel: "error", crosshairWidth: 0.5, crosshairColor: [1, 1, 1, 0.4] });
   await made.attachToCanvas(part("canvas"));
   for (const [name, [red, green, blue]] of Object.entries(COLOURS)) {
@@ -21,39 +24,35 @@ async function view() {
   const place = (sliceType) => ({ sliceType, position: beside ? [sliceType / 2, 0, 0.5, 1] : [0, sliceType / 2, 1, 0.5] });
   made.setCustomLayout([place(0), place(1)]);
   made.onLocationChange = ({ vox }) => label(vox[2]);
-  return (viewer = made);
+  viewer = made;
 }
 
-async function add(file, look = {}) {
-  const { NVImage } = await import(at("runtime/niivue.js"));
-  viewer.addVolume(await NVImage.loadFromFile({ file, name: file.name, ...look }));
-}
-
-async function open(file) {
+/** @param {File[]} files */
+async function open(files) {
   stop();
   scan = null;
-  root.classList.remove("done");
+  root.classList.remove("done", "open");
   part("run").disabled = true;
-  if (!/\.nii(\.gz)?$/i.test(file.name)) {
-    return tell(`${file.name}: this page reads NIfTI files (.nii, .nii.gz). chs-net segment reads DICOM; dcm2niix makes a NIfTI of it.`, true);
+  const name = files.length > 1 ? `${files.length} files` : files[0].name;
+  tell(`Opening ${name} …`);
+  try {
+    scan = await readScan(files, (await library()).NVImage);
+  } catch (error) {
+    return tell(`${name}: ${error.message}`, true);
   }
-  tell(`Opening ${file.name} …`);
+  part("run").disabled = false;
+  tell(`${name}: stored as ${scan.axes}, numbers ${scan.intensity.kind}; ready.`);
   try {
     await view();
     while (viewer.volumes.length) viewer.removeVolume(viewer.volumes[0]);
-    await add(file);
-    const [volume] = viewer.volumes, slices = volume.dimsRAS[3];
-    if (volume.global_min < -500) Object.assign(volume, { cal_min: -1250, cal_max: 250 }), viewer.updateGLVolume();
+    const [low, high] = BRIGHT[scan.intensity.kind] ?? [scan.volume.cal_min, scan.volume.cal_max];
+    viewer.addVolume(Object.assign(scan.volume, { cal_min: low, cal_max: high }));
     root.classList.add("open");
-    Object.assign(part("slice"), { max: slices - 1, value: slices >> 1 });
+    Object.assign(part("slice"), { max: scan.shape[2] - 1, value: scan.shape[2] >> 1 });
     move();
   } catch (error) {
-    root.classList.remove("open"); // it can be run all the same, and the worker says what is wrong with it
-    console.info(error);
+    tell(`${name}: ready, but the viewer cannot show it here (${error.message ?? error}).`);
   }
-  scan = file;
-  part("run").disabled = false;
-  tell(`${file.name}: ready.`);
 }
 
 /** The slice's number beside its slider. */
@@ -81,50 +80,67 @@ function run() {
   stop();
   root.classList.add("busy");
   root.classList.remove("done");
+  while (viewer?.volumes.length > 1) viewer.removeVolume(viewer.volumes[1]);
+  masks = [scan.mask(), scan.mask()];
+  part("aside").textContent = "";
   const code = URL.createObjectURL(new Blob([`import ${JSON.stringify(at("worker.js"))};`], { type: "text/javascript" }));
   worker = new Worker(code, { type: "module" }); // from a blob, it is under the page's own policy: no other host
-  const begun = {}, late = () => stop(`Stopped: nothing happened for ${QUIET} seconds. A smaller scan, or chs-net segment, may do.`);
+  const begun = {}, quiet = Number(root.dataset.quiet), late = () => stop(`Stopped: nothing happened for ${quiet} seconds. A smaller scan, or chs-net segment, may do.`);
   worker.onerror = (event) => stop(`The networks did not start: ${event.message ?? "unknown"}`);
   worker.onmessage = ({ data }) => {
     clearTimeout(watch);
-    watch = setTimeout(late, 1000 * QUIET);
-    if (data.error) return stop(`${scan.name}: ${data.error}`);
+    watch = setTimeout(late, 1000 * quiet);
+    if (data.error) return stop(data.error);
     if (data.found) return show(data.found);
+    if (data.told) return Object.assign(part("aside"), { textContent: data.told });
+    if (data.masks) return data.masks.forEach((mask, i) => masks[i].write(data.slice, mask));
+    if ("wanted" in data) return worker.postMessage({ picture: scan.picture(data.wanted) });
     begun[data.step] ??= [performance.now(), data.done];
     const [since, from] = begun[data.step], each = (performance.now() - since) / (data.done - from);
     part("bar").value = data.done / (data.done + data.left) || 0;
     tell(`${data.step} … ${data.done > from ? `about ${Math.ceil((each * data.left) / 1000)} s left` : ""}`);
   };
-  watch = setTimeout(late, 1000 * QUIET);
-  worker.postMessage({ file: scan, size: SIZE });
+  watch = setTimeout(late, 1000 * quiet);
+  const { shape, spacing, millilitres, intensity } = scan;
+  worker.postMessage({ shape, spacing, millilitres, intensity, size: Number(root.dataset.size) });
 }
 
 async function show(found) {
   clearTimeout(watch);
   part("amounts").innerHTML = Object.entries(found.amounts).map(([side, { lungs_ml, infection_ml, infected_share: share }]) =>
     `<tr><th scope="row">${side}</th><td>${lungs_ml.toFixed(0)}</td><td>${infection_ml.toFixed(0)}</td><td>${share === null ? "–" : (100 * share).toFixed(1)}</td></tr>`).join("");
-  part("warnings").replaceChildren(...found.warnings.map((text) => Object.assign(document.createElement("li"), { textContent: text })));
+  const warnings = [...found.odd, ...scan.doubts, ...scan.notes, ...found.warnings];
+  part("warnings").replaceChildren(...warnings.map((text) => Object.assign(document.createElement("li"), { textContent: text })));
   for (const [i, name] of ["lungs", "infection"].entries()) {
-    const packed = await new Response(new Blob([found.masks[i]]).stream().pipeThrough(new CompressionStream("gzip"))).blob();
+    const { bytes } = masks[i], packed = await new Response(new Blob([bytes]).stream().pipeThrough(new CompressionStream("gzip"))).blob();
     const link = part(name);
     URL.revokeObjectURL(link.href);
     Object.assign(link, { href: URL.createObjectURL(packed), download: `${name}.nii.gz` });
     if (!root.classList.contains("open")) continue;
-    await add(new File([found.masks[i]], `${name}.nii`), { colormap: name, opacity: Number(part("opacity").value), cal_min: 0.5, cal_max: 1 }).catch(console.info);
+    const shown = await (await library()).NVImage.new(bytes.buffer, `${name}.nii`, name, Number(part("opacity").value), null, 0.5, 1);
+    viewer.addVolume(shown);
   }
   stop();
   root.classList.add("done");
-  tell(`Done: stored as ${found.axes}, numbers ${found.kind}.`);
+  tell("Done.");
 }
 
-part("file").addEventListener("change", (event) => event.target.files[0] && open(event.target.files[0]));
-part("drawn").addEventListener("click", async () => open(new File([await (await fetch(at("drawn-chest.nii.gz"))).blob()], "drawn-chest.nii.gz")));
+/** Every file that was dropped, those in folders too. */
+async function dropped({ items, files }) {
+  const entries = [...items].map((item) => item.webkitGetAsEntry?.()), found = [];
+  if (!entries.some((entry) => entry?.isDirectory)) return [...files];
+  const { traverseFileTree } = (await library()).Niivue.prototype;
+  for (const entry of entries) await traverseFileTree(entry, "", found);
+  return found;
+}
+
+part("file").addEventListener("change", (event) => event.target.files.length && open([...event.target.files]));
+part("drawn").addEventListener("click", async () => open([new File([await (await fetch(at("drawn-chest.nii.gz"))).blob()], "the drawn chest")]));
 root.addEventListener("dragover", (event) => event.preventDefault());
-root.addEventListener("drop", (event) => {
+root.addEventListener("drop", async (event) => {
   event.preventDefault();
-  const { files } = event.dataTransfer;
-  if (files.length > 1) tell("One scan at a time; a DICOM series goes to chs-net segment.", true);
-  else if (files.length) open(files[0]);
+  const files = await dropped(event.dataTransfer);
+  if (files.length) open(files);
 });
 part("run").addEventListener("click", run);
 part("stop").addEventListener("click", () => stop("Stopped."));

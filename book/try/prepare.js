@@ -117,7 +117,7 @@ export function clipped({ total, none, dark, bright, mended, darkest, brightest 
     .concat(mended ? [`${mended} of these lie in small patches: filled by what is around them`] : []);
 }
 
-const evenly = (v) => (Math.abs(v % 1) === 0.5 ? 2 * Math.round(v / 2) : Math.round(v)); // as Python rounds
+export const evenly = (v) => (Math.abs(v % 1) === 0.5 ? 2 * Math.round(v / 2) : Math.round(v)); // as Python rounds
 
 /** Pixels before and after rows and columns that make a picture square in mm: [[top, bottom], [left, right]]. */
 export function padding(shape, spacing) {

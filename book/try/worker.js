@@ -1,60 +1,76 @@
-// One scan through the cascade, slice by slice, away from the page: pictures, lungs, cleaned, infection, masks.
+// One scan through the cascade, slice by slice, away from the page: pictures, lungs, cleaned, infection, masks. It holds what
+// the networks see; a slice of the scan itself is asked of the page when it is needed.
 
-import { amounts, cleanLungs, implausible, warnings } from "./cleaning.js";
-import { readNifti, unpacked } from "./nifti.js";
-import { air, clipped, minmaxClahe, nearest, padded, padding, recognise, restored, toUnits } from "./prepare.js";
+import { amounts, cleanLungs, hardlyDiffer, implausible, tallies, warnings } from "./cleaning.js";
+import { air, clipped, minmaxClahe, nearest, padded, padding, restored, toUnits } from "./prepare.js";
 
 const at = (path) => new URL(path, import.meta.url).href;
+const RUNTIMES = { // names of onnxruntime-web's builds; that for graphics cards weighs twice as much
+  webgpu: ["runtime/ort.webgpu.bundle.min.mjs", "runtime/ort-wasm-simd-threaded.asyncify.wasm"],
+  wasm: ["runtime/ort.wasm.bundle.min.mjs", "runtime/ort-wasm-simd-threaded.wasm"],
+};
+let given; // what waits for the slice that was asked for
 
-/** A session for each network, on WebAssembly: threads where the site isolates its pages, else one. */
-async function load(networks) {
-  const ort = await import(at("runtime/ort.wasm.bundle.min.mjs")), found = [];
-  ort.env.wasm.wasmPaths = { wasm: at("runtime/ort-wasm-simd-threaded.wasm") };
+const say = (step, done = 0, left = 0) => postMessage({ step, done, left });
+const stored = (k) => new Promise((resolve) => { given = resolve; postMessage({ wanted: k }); });
+
+/** Both networks: bytes of a square slice -> its mask. WebAssembly has threads where the site isolates its pages, else one. */
+async function load(provider, size) {
+  const [code, wasm] = RUNTIMES[provider].map(at), ort = await import(code), found = [];
+  ort.env.wasm.wasmPaths = { wasm };
   ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(navigator.hardwareConcurrency, 4) : 1;
-  for (const name of networks) found.push(await ort.InferenceSession.create(at(`networks/${name}.onnx`)));
-  return found.map((session) => async (bytes, size) => {
+  for (const name of ["lungs", "infection"]) {
+    found.push(await ort.InferenceSession.create(at(`networks/${name}.onnx`), { executionProviders: [provider] }));
+  }
+  return found.map((session) => async (bytes) => {
     const slices = new ort.Tensor("float32", Float32Array.from(bytes, (v) => v / 255), [1, 1, size, size]);
     const { logits } = await session.run({ slices });
     return Uint8Array.from(logits.data, (v) => v > 0);
   });
 }
 
-async function segment(file, size) {
-  const say = (step, done, left) => postMessage({ step, done, left });
-  say("reading", 0, 0);
-  const scan = readNifti(await unpacked(file)), intensity = recognise(scan.sample, scan.beside);
-  const [columns, rows, depth] = scan.shape, shape = [rows, columns], whole = [depth, size, size], plane = size * size;
-  const pads = padding(shape, [scan.spacing[1], scan.spacing[0]]);
-  const changed = {}, pixels = (k) => toUnits(scan.picture(k), columns, intensity);
-  const part = (mask, k) => mask.subarray(k * plane, (k + 1) * plane);
-  say("loading the networks", 0, 0);
-  const [findLungs, findInfection] = await load(["lungs", "infection"]);
+async function segment({ shape: [columns, rows, depth], spacing, millilitres, intensity, size }, provider) {
+  const shape = [rows, columns], whole = [depth, size, size], plane = size * size, pads = padding(shape, [spacing[1], spacing[0]]);
+  const pixels = async (k, seen) => toUnits(await stored(k), columns, intensity, seen), part = (mask, k) => mask.subarray(k * plane, (k + 1) * plane);
+  say("loading the networks");
+  const [findLungs, findInfection] = await load(provider, size), changed = {};
 
   const pictures = new Uint8Array(depth * plane), lungs = new Uint8Array(depth * plane), infection = new Uint8Array(depth * plane);
   for (let k = 0; k < depth; k++) {
     say("lungs", k, 2 * depth - k);
-    const picture = toUnits(scan.picture(k), columns, intensity, changed);
+    const picture = await pixels(k, changed);
     part(pictures, k).set(minmaxClahe(...padded(picture, shape, pads, air(picture)), size, intensity.ends));
-    part(lungs, k).set(await findLungs(part(pictures, k), size));
+    part(lungs, k).set(await findLungs(part(pictures, k)));
   }
-  cleanLungs(lungs, whole, intensity.kind === "grey" ? null : (k) => nearest(...padded(pixels(k), shape, pads, -1000), size));
-  const seen = [...Array(depth).keys()].filter((k) => part(lungs, k).some(Boolean));
+  const units = intensity.kind === "grey" ? null : async (k) => nearest(...padded(await pixels(k), shape, pads, -1000), size);
+  await cleanLungs(lungs, whole, units);
+  const seen = [...Array(depth).keys()].filter((k) => part(lungs, k).some(Boolean)), tally = tallies(columns);
   for (const [done, k] of seen.entries()) {
     say("infection", depth + done, seen.length - done);
-    const inside = await findInfection(part(pictures, k).map((v, i) => v * part(lungs, k)[i]), size);
+    const inside = await findInfection(part(pictures, k).map((v, i) => v * part(lungs, k)[i]));
     part(infection, k).set(inside.map((v, i) => v & part(lungs, k)[i]));
+    const masks = [lungs, infection].map((mask) => restored(part(mask, k), size, shape, pads));
+    tally.add(...masks, units && await pixels(k));
+    postMessage({ slice: k, masks }, masks.map(({ buffer }) => buffer));
   }
-  const back = [lungs, infection].map((mask) => {
-    const out = new Uint8Array(depth * rows * columns);
-    for (const k of seen) out.set(restored(part(mask, k), size, shape, pads), k * rows * columns);
-    return out;
-  });
-  const found = amounts(...back, columns, scan.millilitres), odd = implausible(found.both, depth * rows * columns * scan.millilitres);
-  return {
-    masks: back.map(scan.file), amounts: found, axes: scan.axes, kind: intensity.kind,
-    warnings: [...odd, ...scan.notes, ...intensity.notes, ...clipped(changed, intensity.ends), ...warnings(lungs, infection, whole)],
-  };
+  const found = amounts(tally, millilitres), odd = implausible(found.both, depth * rows * columns * millilitres);
+  const noted = clipped(changed, intensity.ends), ends = warnings(lungs, infection, whole);
+  return { amounts: found, odd, warnings: [...noted, ...ends, ...hardlyDiffer(tally)] };
 }
 
-onmessage = ({ data }) =>
-  segment(data.file, data.size).then((found) => postMessage({ found }), (error) => postMessage({ error: error.message }));
+/** On the graphics card where there is one; where that fails, and everywhere else, on WebAssembly. */
+async function run(scan) {
+  if (await navigator.gpu?.requestAdapter().catch(() => null)) {
+    try {
+      return await segment(scan, "webgpu");
+    } catch (error) {
+      postMessage({ told: `The graphics card did not do it (${error.message}); the processor does.` });
+    }
+  }
+  return segment(scan, "wasm");
+}
+
+onmessage = ({ data }) => {
+  if (data.picture) given(data.picture);
+  else run(data).then((found) => postMessage({ found }), (error) => postMessage({ error: error.message }));
+};

@@ -10,15 +10,18 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.append(str(ROOT / "tests/scans"))
+sys.path += [str(ROOT / "tests/scans"), str(ROOT / "book")]
 from chest import stored  # noqa: E402
+from try_page import RUNTIME, packages  # noqa: E402
 
 from replication.data.phantom.volumes import make_volume  # noqa: E402
 from replication.data.reading.intensity import BRIGHTEST, DARKEST  # noqa: E402
 from replication.data.reading.scan import Scan  # noqa: E402
 from replication.scans.cleaning import clean_lungs  # noqa: E402
+from replication.scans.density import densities, hardly_differ, quartiles  # noqa: E402
 from replication.scans.plausibility import implausible  # noqa: E402
 from replication.scans.prepare import prepared, restored  # noqa: E402
 from replication.scans.report import report  # noqa: E402
@@ -30,7 +33,9 @@ SIZE = 64
 REFUSED = {
     "four.nii.gz": "split a series", "unplaced.nii.gz": "does not tell how the scan lies", "labels.nii.gz": "label map",
     "constant.nii.gz": "no CT", "shifted.nii.gz": "no chest in Hounsfield units", "cut.nii.gz": "damaged or cut short",
-    "short.nii": "cut short", "text.nii": "no NIfTI-1 file", "complex.nii.gz": "type 32", "twice.nii.gz": "its qform says",
+    "short.nii": "cut short", "text.nii": "no scan that is known", "complex.nii.gz": "complex", "twice.nii.gz": "its qform says",
+    "unplaced.mha": "does not tell how the scan lies", "unplaced.nrrd": "does not tell how the scan lies", "cut.mha": "cannot be read",
+    "colour.mha": "colours",
 }  # fmt: skip
 
 
@@ -38,6 +43,9 @@ def write(folder: Path) -> np.ndarray:
     """Scans as they come, and some that are none; lungs (S, SIZE, SIZE) with holes, crumbs and a body of gas."""
     drawn = make_volume(name="coronacases_001", seed=3, size=80, depth=12)
     hu = np.ascontiguousarray(drawn.ct[4:, 6:-6]).astype(np.int16)
+    hu[-1, -1, -1] = hu[
+        -2, -1, -1
+    ]  # the viewer forgets the last voxel of 32 bits, and its neighbour is taken
     affine = np.array([[-4.8, 0, 0, 150], [0, 5.2, 0.6, -140], [0, -0.5, 9, 30], [0, 0, 0, 1.0]])
 
     def save(name: str, image: nib.Nifti1Image) -> None:
@@ -66,6 +74,18 @@ def write(folder: Path) -> np.ndarray:
     only_q = nib.Nifti1Image(hu, None)
     only_q.set_qform(np.diag([-4.8, 5.2, 9, 1.0]), code=1)
     save("qform.nii.gz", only_q)
+    save("second.nii.gz", nib.Nifti2Image(hu, affine))
+    metres = nib.Nifti1Image(hu, np.diag([0.001, 0.001, 0.001, 1]) @ affine)
+    metres.header.set_xyzt_units("meter")
+    save("metres.nii.gz", metres)
+    for code, name in (
+        (1, "later.nii.gz"),
+        (3, "later_q.nii.gz"),
+    ):  # the sform holds, whichever code is larger
+        later = nib.Nifti1Image(hu, affine)
+        later.set_sform(affine, code=2)
+        later.set_qform(np.diag([-4.8, 5.2, 9, 1.0]), code=code)
+        save(name, later)
 
     save("four.nii.gz", nib.Nifti1Image(np.stack([hu] * 2, 3), affine))
     save("unplaced.nii.gz", nib.Nifti1Image(hu, None))
@@ -76,6 +96,23 @@ def write(folder: Path) -> np.ndarray:
     twice = nib.Nifti1Image(hu, affine)
     twice.set_qform(np.diag([4.8, 5.2, 9, 1]), code=1)
     save("twice.nii.gz", twice)
+    image = SimpleITK.GetImageFromArray(hu.transpose(2, 1, 0))
+    image.SetSpacing((4.8, 5.2, 9.0))
+    image.SetOrigin((150.0, -140.0, 30.0))
+    image.SetDirection((0.0, -1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0))
+    SimpleITK.WriteImage(image, folder / "packed.mha", useCompression=True)
+    SimpleITK.WriteImage(SimpleITK.Cast(image, SimpleITK.sitkFloat32), folder / "plain.mha")
+    SimpleITK.WriteImage(image, folder / "pair.mhd")
+    SimpleITK.WriteImage(image, folder / "packed.nrrd", useCompression=True)
+    SimpleITK.WriteImage(image, folder / "plain.nrrd")
+    SimpleITK.WriteImage(SimpleITK.Compose([image] * 3), folder / "colour.mha")
+    for name, key in (("mha", b"TransformMatrix"), ("nrrd", b"space:")):
+        told = (folder / f"plain.{name}").read_bytes()
+        (folder / f"unplaced.{name}").write_bytes(
+            told.replace(key, b"Comment" if name == "mha" else b"content:")
+        )
+    (folder / "cut.mha").write_bytes((folder / "packed.mha").read_bytes()[:-5000])
+
     (folder / "cut.nii.gz").write_bytes((folder / "LAS.nii.gz").read_bytes()[:-5000])
     (folder / "short.nii").write_bytes((folder / "grey.nii").read_bytes()[:-500])
     (folder / "text.nii").write_text("no scan")
@@ -94,7 +131,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray, dic
         pytest.skip("no node on PATH")
     folder = tmp_path_factory.mktemp("scans")
     lungs = write(folder)
-    command = [node, str(ROOT / "tests/book/try_modules.mjs"), str(folder), str(SIZE)]
+    try:
+        viewer = packages() / RUNTIME["niivue.js"]
+    except OSError as error:
+        pytest.skip(str(error))
+    command = [node, str(ROOT / "tests/book/try_modules.mjs"), str(folder), str(SIZE), str(viewer)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return folder, lungs, json.loads((folder / "found.json").read_text())
@@ -103,7 +144,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray, dic
 def test_a_scan_is_read_prepared_cleaned_and_written_back_as_by_the_command(run) -> None:
     (folder, given, found), cascade = run, load_cascade()
     taken = [name for name in found if name not in ("bounds", *REFUSED)]
-    assert len(taken) == 9 and found["bounds"] == [DARKEST, BRIGHTEST]
+    assert len(taken) == 18 and found["bounds"] == [DARKEST, BRIGHTEST]
     for name in taken:
         told = found[name]
         assert "error" not in told, (name, told)
@@ -115,7 +156,7 @@ def test_a_scan_is_read_prepared_cleaned_and_written_back_as_by_the_command(run)
             scan.intensity.kind,
         ), name
         np.testing.assert_allclose(told["spacing"], scan.spacing, rtol=1e-6)
-        assert sorted(told["notes"]) == sorted([*scan.doubts, *scan.notes]), name
+        assert [*told["doubts"], *told["notes"]] == [*scan.doubts, *scan.notes], name
 
         pictures = np.fromfile(folder / f"{name}.pictures", np.uint8).reshape(depth, SIZE, SIZE)
         apart = np.abs(
@@ -134,20 +175,22 @@ def test_a_scan_is_read_prepared_cleaned_and_written_back_as_by_the_command(run)
         written = nib.load(_named(folder / f"{name}.mask"))
         expected = scan.image(planes)
         assert (np.asanyarray(written.dataobj) != np.asanyarray(expected.dataobj)).mean() < 1e-4, name
-        np.testing.assert_array_equal(written.affine, nib.load(folder / name).affine)
-        ml = float(np.prod(scan.spacing)) / 1000
-        amounts = {
-            "lungs_ml": planes.sum() * ml,
-            "infection_ml": planes.sum() * ml,
-            "scan_ml": planes.size * ml,
-        }
-        assert told["warnings"] == implausible(**amounts, dsc={}) + _warnings(lungs, lungs, cascade), name
-        numbers = report(scan, Found(planes, planes), sha256="", cleaning=Cleaning(), weights={})
+        np.testing.assert_allclose(
+            written.affine, expected.header.get_best_affine(), rtol=1e-6, atol=1e-4, err_msg=name
+        )
+        picture = np.arange(planes.shape[0] * planes.shape[1]).reshape(planes.shape[1], planes.shape[0])
+        infection = planes * (1 if scan.intensity.windowed else np.rot90(picture % 3 == 0, -1)[..., None])
+        ml = abs(np.linalg.det(scan.affine[:3, :3])) / 1000
+        odd = implausible(
+            lungs_ml=planes.sum() * ml, infection_ml=infection.sum() * ml, scan_ml=planes.size * ml, dsc={}
+        )  # fmt: skip
+        odd += _warnings(lungs, lungs, cascade)
+        assert told["warnings"] == odd + hardly_differ(quartiles(densities(scan, planes, infection))), name
+        numbers = report(scan, Found(planes, infection), sha256="", cleaning=Cleaning(), weights={})
         for side, of in {"both": numbers["found"], **numbers["sides"]}.items():
-            assert told["amounts"][side]["lungs_ml"] == pytest.approx(of["lungs_ml"], rel=1e-2, abs=2), (
-                name,
-                side,
-            )
+            for target in ("lungs_ml", "infection_ml"):
+                near = pytest.approx(of[target], rel=1e-2, abs=2)
+                assert told["amounts"][side][target] == near, (name, side, target)
 
 
 def _named(path: Path) -> Path:

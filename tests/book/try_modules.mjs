@@ -1,33 +1,38 @@
-// Runs the page's own modules over files that test_try.py wrote: node try_modules.mjs FOLDER SIZE, results to FOLDER.
+// Runs the page's own modules over files that test_try_modules.py wrote: node try_modules.mjs FOLDER SIZE VIEWER, results to FOLDER.
 import { openAsBlob, readdirSync, readFileSync, writeFileSync } from "node:fs";
-import { amounts, cleanLungs, implausible, warnings } from "../../book/try/cleaning.js";
-import { readNifti, unpacked } from "../../book/try/nifti.js";
-import { air, clipped, minmaxClahe, nearest, padded, padding, recognise, restored, toUnits, DARKEST, BRIGHTEST } from "../../book/try/prepare.js";
+import { amounts, cleanLungs, hardlyDiffer, implausible, tallies, warnings } from "../../book/try/cleaning.js";
+import { air, clipped, minmaxClahe, nearest, padded, padding, restored, toUnits, DARKEST, BRIGHTEST } from "../../book/try/prepare.js";
+import { readScan } from "../../book/try/scan.js";
 
-const [folder, told] = process.argv.slice(2), size = Number(told), found = { bounds: [DARKEST, BRIGHTEST] };
-for (const name of readdirSync(folder).filter((n) => /\.nii(\.gz)?$/.test(n))) {
+const [folder, told, viewer] = process.argv.slice(2), size = Number(told), found = { bounds: [DARKEST, BRIGHTEST] };
+const { NVImage } = await import(viewer);
+const pairs = { "pair.mhd": "pair.raw" };
+for (const name of readdirSync(folder).filter((n) => /\.(nii(\.gz)?|nrrd|mha|mhd)$/.test(n))) {
   try {
-    const scan = readNifti(await unpacked(await openAsBlob(`${folder}/${name}`)));
-    const intensity = recognise(scan.sample, scan.beside), changed = {}, [nx, ny, nz] = scan.shape;
-    const pads = padding([ny, nx], [scan.spacing[1], scan.spacing[0]]), plane = size * size;
-    const pictures = new Uint8Array(nz * plane), hounsfield = new Float32Array(nz * plane), back = new Uint8Array(nz * ny * nx);
-    const lungs = new Uint8Array(readFileSync(`${folder}/lungs.bin`)).slice(0, nz * plane);
+    const files = [name, pairs[name]].filter(Boolean).map(async (part) => new File([await openAsBlob(`${folder}/${part}`)], part));
+    const scan = await readScan(await Promise.all(files), NVImage), { intensity, millilitres } = scan;
+    const [nx, ny, nz] = scan.shape, pads = padding([ny, nx], [scan.spacing[1], scan.spacing[0]]), plane = size * size, changed = {};
+    const pictures = new Uint8Array(nz * plane), hounsfield = new Float32Array(nz * plane), mask = scan.mask(), tally = tallies(nx);
+    const lungs = new Uint8Array(readFileSync(`${folder}/lungs.bin`)).slice(0, nz * plane), part = (all, k) => all.subarray(k * plane, (k + 1) * plane);
     for (let k = 0; k < nz; k++) {
       const picture = toUnits(scan.picture(k), nx, intensity, changed);
-      pictures.set(minmaxClahe(...padded(picture, [ny, nx], pads, air(picture)), size, intensity.ends), k * plane);
-      hounsfield.set(nearest(...padded(picture, [ny, nx], pads, -1000), size), k * plane);
+      part(pictures, k).set(minmaxClahe(...padded(picture, [ny, nx], pads, air(picture)), size, intensity.ends));
+      part(hounsfield, k).set(nearest(...padded(picture, [ny, nx], pads, -1000), size));
     }
-    cleanLungs(lungs, [nz, size, size], intensity.kind === "grey" ? null : (k) => hounsfield.subarray(k * plane, (k + 1) * plane));
-    for (let k = 0; k < nz; k++) back.set(restored(lungs.subarray(k * plane, (k + 1) * plane), size, [ny, nx], pads), k * nx * ny);
+    const known = intensity.kind !== "grey"; // else all of the lungs are called infected
+    await cleanLungs(lungs, [nz, size, size], known ? async (k) => part(hounsfield, k) : null);
+    for (let k = 0; k < nz; k++) {
+      const back = restored(part(lungs, k), size, [ny, nx], pads), ill = back.map((v, i) => v & (!known || i % 3 === 0));
+      mask.write(k, back);
+      tally.add(back, ill, known && toUnits(scan.picture(k), nx, intensity));
+    }
     writeFileSync(`${folder}/${name}.pictures`, pictures);
     writeFileSync(`${folder}/${name}.lungs`, lungs);
-    writeFileSync(`${folder}/${name}.mask`, scan.file(back));
-    const { both } = amounts(back, back, nx, scan.millilitres);
-    const odd = implausible(both, back.length * scan.millilitres);
-    const { shape, spacing, axes, millilitres, notes } = scan;
+    writeFileSync(`${folder}/${name}.mask`, mask.bytes);
+    const { shape, spacing, axes, doubts, notes } = scan, found_ml = amounts(tally, millilitres);
     found[name] = {
-      shape, spacing, axes, millilitres, notes: [...notes, ...intensity.notes, ...clipped(changed, intensity.ends)], kind: intensity.kind,
-      amounts: amounts(back, back, nx, millilitres), warnings: [...odd, ...warnings(lungs, lungs, [nz, size, size])],
+      shape, spacing, axes, kind: intensity.kind, doubts, notes: [...notes, ...clipped(changed, intensity.ends)], amounts: found_ml,
+      warnings: [...implausible(found_ml.both, nx * ny * nz * millilitres), ...warnings(lungs, lungs, [nz, size, size]), ...hardlyDiffer(tally)],
     };
   } catch (error) {
     found[name] = { error: error.message };
