@@ -84,8 +84,12 @@ book: $(STAMP)
 	@$(PY) book/build.py --out _build/committed $(if $(REPOSITORY),--repository $(REPOSITORY)) $(if $(BRANCH),--branch $(BRANCH))
 
 # The same on this machine, built again when a page or a record changes; PORT=8001 where 8000 is taken.
+docs-serve: SOURCES := $(PY) book/build.py --out _build/served --sources
 docs-serve: $(STAMP)
-	@$(PY) book/serve.py --out _build/served $(if $(PORT),--port $(PORT))
+	@$(SOURCES)
+	@PYTHONPATH=book $(PY) -m sphinx_autobuild -q --port $(or $(PORT),8000) --pre-build "$(SOURCES)" \
+	  --ignore _build --ignore "*/__pycache__/*" $(addprefix --watch ,book notebooks results chslib _toc.yml _config.yml) \
+	  _build/served/src _build/served/html
 
 # What a release consists of, in _build/dist; TAG=v0.1.0 refuses one that the version or the changelog does not name.
 dist: $(STAMP)

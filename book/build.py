@@ -2,15 +2,18 @@
 
     python book/build.py --out _build/smoke --executed _build/smoke/notebooks
     python book/build.py --out _build/committed --repository OWNER/NAME
+    python book/build.py --out _build/served --sources    # for `make docs-serve`
 
 The committed notebooks are copied, never written to. An executed notebook with the name of a page
 replaces that page; one named <page>_<words>.ipynb (05_training_lungs.ipynb) becomes a page below
 it, titled by its words. With the repository's address, notebooks get buttons for Colab and Binder.
 Jupyter Book runs with its warnings as errors, since without that a failing page leaves the exit
-status at 0. The last line printed is the path of index.html.
+status at 0. The last line printed is the path of index.html. With --sources only the sources are brought up to date, for
+sphinx-autobuild: what did not change is not written again, so that Sphinx reads nothing else.
 """
 
 import argparse
+import filecmp
 import os
 import re
 import shutil
@@ -153,6 +156,19 @@ def stage(
     return toc
 
 
+def refresh(source: Path, out: Path) -> None:
+    """Bring the sources in `out`/src up to date, with the conf.py that Sphinx wants."""
+    stage(source, out / "fresh")
+    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "config", "sphinx"]
+    subprocess.run([*command, str(out / "fresh")], check=True)
+
+    def copy(new: str, old: str) -> None:
+        if not (Path(old).is_file() and filecmp.cmp(new, old, shallow=False)):
+            shutil.copyfile(new, old)
+
+    shutil.copytree(out / "fresh", out / "src", copy_function=copy, dirs_exist_ok=True)
+
+
 def describe_address(html: Path, root: str) -> None:
     """Give index.html, which only leads to the first page, what that page says of itself to those who link to it."""
     first, index = html / f"{root}.html", html / "index.html"
@@ -162,18 +178,14 @@ def describe_address(html: Path, root: str) -> None:
     index.write_text(f"{leads}\n{text}\n", encoding="utf-8")
 
 
-def build(source: Path, out: Path, *, anew: bool = True) -> Path:
+def build(source: Path, out: Path) -> Path:
     """Run Jupyter Book on staged sources; returns the path of index.html.
-
-    Args:
-        anew: a failed build must not leave the last one standing; else what did not change stays.
 
     Raises:
         subprocess.CalledProcessError: a warning or an error; the log above says which.
     """
     html = out / "_build" / "html"
-    if anew:
-        shutil.rmtree(html, ignore_errors=True)
+    shutil.rmtree(html, ignore_errors=True)  # a failed build must not leave the last one standing
     command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build"]
     options = ["-W", "-n", "--keep-going", "-q", "--path-output", str(out)]
     # The API pages are of this checkout, whatever chslib is installed.
@@ -188,6 +200,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Stage and build; 0 if all is well, 1 with a line on stderr if not."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder to build in")
+    parser.add_argument(
+        "--sources", action="store_true", help="bring the sources up to date, and build nothing"
+    )
     parser.add_argument("--executed", type=Path, help="folder of executed notebooks")
     parser.add_argument(
         "--repository", default=os.environ.get("GITHUB_REPOSITORY", ""), metavar="OWNER/NAME",
@@ -202,6 +217,9 @@ def main(arguments: list[str] | None = None) -> int:
     branch = next(name for name in names if name)
     out = options.out.resolve()
     try:
+        if options.sources:
+            refresh(ROOT, out)
+            return 0
         stage(ROOT, out / "src", options.executed, repository=options.repository, branch=branch)
         index = build(out / "src", out)
     except (FileNotFoundError, ValueError) as error:

@@ -7,12 +7,13 @@ which of them stands, so that nothing is computed twice, and print and readers w
 import base64
 import io
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from html import escape
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from svg import circle, scale, svg, text
 
 SIDE = 128  # of the pictures, pixels
 FACTORS = (2, 4, 8, 16, 32, 64)
@@ -54,20 +55,6 @@ def picture(pixels: NDArray, alt: str, *, kind: str = "PNG", css: str = "") -> s
     return f'<img class="{css}" alt="{escape(alt)}" src="data:image/{kind.lower()};base64,{data}">'
 
 
-def svg(width: int, height: float, inside: str, alt: str, *, role: str = "img") -> str:
-    """A drawing that shrinks with its page."""
-    return f'<svg viewBox="0 0 {width} {height:.0f}" style="max-width:{width}px" role="{role}" aria-label="{escape(alt)}">{inside}</svg>'
-
-
-def text(x: float, y: float, words: str, css: str = "", anchor: str = "start") -> str:
-    return f'<text class="{css}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(words)}</text>'
-
-
-def scale(low: float, high: float, *, first: float = 0.0, last: float = 1.0) -> Callable[[float], float]:
-    """Where between two pixels a value from `first` to `last` lies."""
-    return lambda value: low + (high - low) * (value - first) / (last - first)
-
-
 def axes(x0: float, x1: float, y0: float, y1: float, xs: Iterable, ys: Iterable, x: Any, y: Any) -> str:
     """Thin lines and numbers of a chart; x and y place a value."""
     lines = [f'<path class="rule" d="M{x0} {y1}H{x1}M{x0} {y0}V{y1}"/>']
@@ -99,9 +86,7 @@ def thresholds(numbers: Any) -> str:
             inside += text(x1 + 6, y(counts[name][-1]) + 4, name.replace("dsc", "DSC"), f"small {name}")
         for i, cut in enumerate(ladder):
             values = {name: counts[name][i] for name in ("precision", "recall", "dsc")}
-            dots = "".join(
-                f'<circle class="{n}" cx="{x(cut):.1f}" cy="{y(v):.1f}" r="5"/>' for n, v in values.items()
-            )
+            dots = "".join(circle(x(cut), y(v), 5, n) for n, v in values.items())
             told = (
                 f"precision {values['precision']:.2f}, recall {values['recall']:.2f}, DSC {values['dsc']:.2f}"
             )
@@ -184,7 +169,7 @@ def cost(numbers: Any) -> str:
     for i, r in enumerate(MAPS):
         for j, f in enumerate(KERNELS):
             ratio, shown = 1 / r + 1 / f**2, (i, j) == (3, 1)
-            dot = f'<circle class="paper" cx="{x(r):.1f}" cy="{y(np.log10(ratio)):.1f}" r="6"/>'
+            dot = circle(x(r), y(np.log10(ratio)), 6, "paper")
             marks += frame(dot, shown=shown, tag="g", maps=i, kernel=j)
             told = f"1/{r} + 1/{f}² = {ratio:.3f}: " + (
                 f"{1 / ratio:.1f} times fewer multiplications" if ratio < 1 else "nothing saved"
@@ -242,18 +227,18 @@ def results(numbers: Any) -> str:
             dsc, size = record["test"]["pooled"]["dsc"], PROFILES[profile].size
             people = [who["dsc"] for who in record["test"]["patients"].values()]
             told = f"{profile}/{name}: DSC {dsc:.3f}, {NAMES[run.protocol]}, {size}×{size}; patients {min(people):.2f} to {max(people):.2f}; commit {record['commit'][:8]}"
-            dots = "".join(
-                f'<circle class="each {run.protocol}" cx="{x(p):.1f}" cy="Y" r="3"/>' for p in people
-            )
+            dots = "".join(circle(x(p), 0, 3, f"each {run.protocol}") for p in people)
+            dots = f'<g class="people">{dots}</g>' + circle(x(dsc), 0, 5 if size < 256 else 7, run.protocol)
             network = labels[re.sub(r"-(patient-fold|seed)\d$", "", name)]
             rows.setdefault(network, []).append(
                 f'<g class="item" tabindex="0" role="img" aria-label="{escape(told)}" data-tell="{escape(told)}" data-protocol="{run.protocol}" data-size="{size}">'
-                f'<g class="people">{dots}</g><circle class="{run.protocol}" cx="{x(dsc):.1f}" cy="Y" r="{5 if size < 256 else 7}"/></g>'
+                f"{dots}</g>"
             )
     inside, y = axes(left, right, 8, 8 + 22 * len(rows), (0, 0.25, 0.5, 0.75, 1), (), x, x), 8
     for label, dots in rows.items():
         y += 22
-        inside += text(left - 8, y - 6, label, "small", "end") + "".join(dots).replace('"Y"', f'"{y - 10}"')
+        inside += text(left - 8, y - 6, label, "small", "end")
+        inside += f'<g transform="translate(0 {y - 10})">{"".join(dots)}</g>'
     choices = {
         "protocol": {"slice": "random slices", "patient": "new patients"},
         "size": {s: f"{s}×{s}" for s in sizes},

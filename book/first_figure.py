@@ -5,8 +5,9 @@ typed but the words and, with its source, how far radiologists agree.
 """
 
 from dataclasses import dataclass, field
-from html import escape
 from typing import Any
+
+from svg import circle, line, scale, svg, text
 
 RADIOLOGISTS = 0.70  # one against another, on other scans: Bartoli et al. 2022
 NOT_RUN = "not run"
@@ -96,42 +97,27 @@ def drawing(groups: dict[str, list[Row]], width: int) -> str:
     beside = width == WIDE  # words stand beside the axis, or above it
     left, right = (250 if beside else 2), width - 50
     row_height = ROW if beside else ROW + 16
-
-    def x(value: float) -> float:
-        return round(left + (right - left) * value, 1)
-
-    out, y = [], 8
+    x, y, out = scale(left, right), 8, []
     top = y + HEAD
     for name, rows in groups.items():
         y += HEAD
-        out.append(f'<text class="head" x="{0 if beside else left}" y="{y - 8}">{escape(name)}</text>')
+        out.append(text(0 if beside else left, y - 8, name, "head"))
         for row in rows:
             y += row_height
             at = y - ROW / 2 + 4
-            where = (left - 14, at + 5, "end") if beside else (left, at - 14, "start")
-            out.append(
-                f'<text x="{where[0]}" y="{where[1]}" text-anchor="{where[2]}">{escape(row.words)}</text>'
-            )
-            out.append(f'<line class="rule" x1="{x(0)}" x2="{x(1)}" y1="{at}" y2="{at}"/>')
-            out += [f'<circle class="{row.kind} each" cx="{x(each)}" cy="{at}" r="4"/>' for each in row.each]
+            where = (left - 14, at + 5) if beside else (left, at - 14)
+            out.append(text(*where, row.words, anchor="end" if beside else "start"))
+            out.append(line("rule", x(0), x(1), at, at))
+            out += [circle(x(each), at, 4, f"{row.kind} each") for each in row.each]
             if row.value is None:
-                out.append(f'<text x="{x(0.5)}" y="{at + 5}" text-anchor="middle">{NOT_RUN}</text>')
+                out.append(text(x(0.5), at + 5, NOT_RUN, anchor="middle"))
                 continue
-            out.append(f'<circle class="{row.kind}" cx="{x(row.value)}" cy="{at}" r="7.5"/>')
-            past = max([row.value, *row.each])
-            out.append(f'<text class="value" x="{x(past) + 13}" y="{at + 5}">{row.value:.2f}</text>')
+            out.append(circle(x(row.value), at, 7.5, row.kind))
+            out.append(text(x(max([row.value, *row.each])) + 13, at + 5, f"{row.value:.2f}", "value"))
         y += 8
-    middle = x(RADIOLOGISTS)
-    band = f'<line class="agree" x1="{middle}" x2="{middle}" y1="{top}" y2="{y}"/>'
+    band = line("agree", x(RADIOLOGISTS), x(RADIOLOGISTS), top, y)
     y += 16
-    ends = "".join(
-        f'<text class="small" x="{x(v)}" y="{y}" text-anchor="{anchor}">{text}</text>'
-        for v, anchor, text in (
-            (0, "start", "0"), (RADIOLOGISTS, "middle", "radiologists"), (1, "middle", "1"),
-        )
-    )  # fmt: skip
+    ends = ((0, "start", "0"), (RADIOLOGISTS, "middle", "radiologists"), (1, "middle", "1"))
+    out += [text(x(value), y, words, "small", anchor) for value, anchor, words in ends]
     kind = "wide" if beside else "narrow"
-    return (
-        f'<svg class="{kind}" viewBox="0 0 {width} {y + 8}" role="img" aria-label="{escape(in_words(groups))}">'
-        f"{band}{''.join(out)}{ends}</svg>\n"
-    )
+    return svg(width, y + 8, band + "".join(out), in_words(groups), css=kind) + "\n"

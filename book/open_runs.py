@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-HEAD = "| Run | So far at full size | Decides | Answered meanwhile | Time |\n|---|---|---|---|---|"
+HEAD = "| Run, and how far at full size | Decides | Answered meanwhile | Time |\n|---|---|---|---|"
 
 
 def open_runs(numbers: Any) -> list[dict[str, str]]:
@@ -61,7 +61,7 @@ def _time(numbers: Any, run: str) -> str:
 def table(numbers: Any) -> str:
     """The runs as Markdown."""
     rows = [
-        f"| `{of['run']}` | {of['state']} | {of['decides']} | {of['meanwhile']} | {of['time']} |"
+        f"| `{of['run']}`, {of['state']} | {of['decides']} | {of['meanwhile']} | {of['time']} |"
         for of in open_runs(numbers)
     ]
     return "\n".join([HEAD, *rows]) if rows else "None: each row has a record of full size."

@@ -7,7 +7,6 @@ Loaded by _config.yml (sphinx: local_extensions).
 """
 
 import html
-import os
 import re
 import textwrap
 from pathlib import Path
@@ -190,23 +189,9 @@ def drop_icons(app: Any, exception: Exception | None) -> None:
             path.write_text(light, encoding="utf-8")
 
 
-def leave_signs(app: Any, exception: Exception | None) -> None:
-    """Leave, at the address of a page that moved, one that leads to the new one (event build-finished)."""
-    for old, new in app.config.moved_pages.items() if exception is None else ():
-        sign = Path(app.outdir, f"{old}.html")
-        target = Path(os.path.relpath(Path(app.outdir, f"{new}.html"), sign.parent)).as_posix()
-        sign.parent.mkdir(parents=True, exist_ok=True)
-        sign.write_text(
-            f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Moved</title>'
-            f'<meta http-equiv="refresh" content="0; url={target}"><p>This page is now <a href="{target}">here</a>.</p></html>\n',
-            encoding="utf-8",
-        )
-
-
 def setup(app: Any) -> dict[str, bool]:
     """Connect all of it."""
     app.add_config_value("launch_sources", {}, "html")
-    app.add_config_value("moved_pages", {}, "html")
     app.connect("autodoc-process-docstring", read_docstring, priority=400)  # napoleon's is 500
     app.connect("autodoc-process-docstring", split_attributes, priority=600)
     app.connect("autodoc-process-signature", shorten_signature)
@@ -216,5 +201,4 @@ def setup(app: Any) -> dict[str, bool]:
     app.connect("html-page-context", describe)
     app.connect("html-page-context", restrict, priority=800)
     app.connect("build-finished", drop_icons)
-    app.connect("build-finished", leave_signs)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,32 +1,24 @@
 """What a build adds to the pages: buttons, the status tables, and docstrings as API pages."""
 
-import importlib.util
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
+import build
 import pytest
+import run_status
+import sphinx_chs
 import yaml
 
 from replication.evidence.records import load_records
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def load(name: str) -> ModuleType:
-    """A module of book/, which is no package."""
-    spec = importlib.util.spec_from_file_location(f"book_{name}", ROOT / f"book/{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-build, run_status, sphinx_chs = load("build"), load("run_status"), load("sphinx_chs")
 
 
 # ---- buttons -----------------------------------------------------------------------------------
@@ -36,7 +28,7 @@ def a_root(folder: Path, *chapters: str) -> Path:
     """A source tree of pages without numbers, which take long to fill in."""
     for page in ("book/intro.md", *(f"{name}.ipynb" for name in chapters)):
         (folder / page).parent.mkdir(parents=True, exist_ok=True)
-        (folder / page).write_text("# A page")
+        (folder / page).write_text(f"committed {page}")
     toc = {"format": "jb-book", "root": "book/intro", "chapters": [{"file": name} for name in chapters]}
     (folder / "_toc.yml").write_text(yaml.safe_dump(toc))
     shutil.copy(ROOT / "_config.yml", folder)
@@ -99,6 +91,60 @@ def test_a_page_of_a_run_launches_the_notebook_it_was_made_from(tmp_path: Path) 
     groups = [{"type": "link"}, {"buttons": [button]}]
     sphinx_chs.launch_committed(app, "notebooks/05_training_lungs", "", {"header_buttons": groups}, None)
     assert button["url"].endswith("/notebooks/05_training.ipynb")
+
+
+# ---- staging ----------------------------------------------------------------------------------
+
+
+def test_staging_takes_executed_notebooks_and_leaves_the_committed_ones(tmp_path: Path) -> None:
+    source = a_root(tmp_path / "source", "notebooks/04_network", "notebooks/05_training")
+    executed = tmp_path / "executed"
+    executed.mkdir()
+    for name in ("05_training", "05_training_lungs"):
+        (executed / f"{name}.ipynb").write_text(f"executed {name}")
+    target = tmp_path / "staged"
+    (target / "old").mkdir(parents=True)
+
+    build.stage(source, target, executed)
+
+    read = {p.stem: p.read_text() for p in (target / "notebooks").iterdir()}
+    assert read == {
+        "04_network": "committed notebooks/04_network.ipynb",
+        "05_training": "executed 05_training",
+        "05_training_lungs": "executed 05_training_lungs",
+    }
+    assert (source / "notebooks/05_training.ipynb").read_text() == "committed notebooks/05_training.ipynb"
+    assert not (target / "old").exists()
+    below = build.read_toc(target)["chapters"][1]["sections"]
+    assert below == [{"file": "notebooks/05_training_lungs", "title": "Lungs"}]
+
+
+def test_staging_refuses_what_it_would_lose(tmp_path: Path) -> None:
+    source = a_root(tmp_path / "source", "notebooks/04_network")
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        build.stage(source, tmp_path / "staged", tmp_path / "nowhere")
+    (tmp_path / "99_other.ipynb").write_text("")
+    with pytest.raises(ValueError, match="99_other.ipynb: no page"):
+        build.stage(source, tmp_path / "staged", tmp_path)
+    (source / "notebooks/04_network.ipynb").unlink()
+    with pytest.raises(FileNotFoundError, match="_toc.yml lists notebooks/04_network"):
+        build.stage(source, tmp_path / "staged")
+
+
+def test_where_one_page_changed_only_that_one_is_written_again(tmp_path: Path) -> None:
+    """What `make docs-serve` hands to Sphinx, which reads what is newer."""
+    root = a_root(tmp_path / "root", "notebooks/04_network", "notebooks/05_training")
+    build.refresh(root, tmp_path / "out")
+    src = tmp_path / "out/src"
+    assert "sphinx_chs" in (src / "conf.py").read_text("utf-8")
+    for path in (found := [p for p in src.rglob("*") if p.is_file()]):
+        os.utime(path, (1, 1))
+    (root / "notebooks/04_network.ipynb").write_text("changed")
+    build.refresh(root, tmp_path / "out")
+    assert [p.relative_to(src).as_posix() for p in found if p.stat().st_mtime != 1] == [
+        "notebooks/04_network.ipynb"
+    ]
+    assert (src / "notebooks/04_network.ipynb").read_text() == "changed"
 
 
 # ---- status ------------------------------------------------------------------------------------

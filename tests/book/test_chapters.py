@@ -2,11 +2,11 @@
 
 import json
 import re
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from build import entries, read_toc
 
 from replication.analysis.leak import TINY, agreement, patient_scores
 from replication.analysis.lesions import read_lesions
@@ -18,8 +18,6 @@ from replication.evidence.records import pooled_counts
 from replication.evidence.totals import distinct_scores
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.append(str(ROOT / "book"))
-from build import entries, read_toc  # noqa: E402
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PAGES = [entry["file"] for entry in entries(read_toc(ROOT))]

@@ -1,23 +1,21 @@
 """What can be moved: frames of the records and of chslib's own values, one of them shown, small, and asking no host."""
 
 import re
-import sys
 from pathlib import Path
 
+import explorers
 import numpy as np
 import pytest
 import torch
+from page_numbers import Numbers
+
+from chslib.metrics import scores
+from chslib.pooling import spectral_resample2d
+from replication.analysis.thresholds import pooled, read_thresholds
+from replication.evidence.estimates import Ours
+from replication.evidence.records import load_records
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.append(str(ROOT / "book"))
-import explorers  # noqa: E402
-from page_numbers import Numbers  # noqa: E402
-
-from chslib.metrics import scores  # noqa: E402
-from chslib.pooling import spectral_resample2d  # noqa: E402
-from replication.analysis.thresholds import pooled, read_thresholds  # noqa: E402
-from replication.evidence.estimates import Ours  # noqa: E402
-from replication.evidence.records import load_records  # noqa: E402
 
 
 @pytest.fixture(scope="module")

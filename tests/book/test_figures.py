@@ -2,17 +2,15 @@
 
 import json
 import re
-import sys
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pytest
+from sphinx_figures import COLOUR, GREY, HUES, inline, themed
 
 from replication.figures import style
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.append(str(ROOT / "book"))
-from sphinx_figures import COLOUR, GREY, HUES, inline, themed  # noqa: E402
 
 CSS = (ROOT / "book" / "_static" / "chs.css").read_text(encoding="utf-8")
 MAPPED = {"02_dsc_cost": 1}  # figures with a colour map in them, whose colours are their own

@@ -1,22 +1,18 @@
 """A notebook that stands alone gets what it lacks, and nothing in place of what the runtime has."""
 
 import ast
-import importlib.util
 import json
 import os
-import shutil
+import re
 import subprocess
 import sys
 import venv
 from pathlib import Path
 
+import first_cell
 import pytest
-import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
-_spec = importlib.util.spec_from_file_location("first_cell", ROOT / "book/first_cell.py")
-first_cell = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(first_cell)
 
 NEEDED = next(
     ast.literal_eval(node.value)
@@ -30,69 +26,41 @@ IMPORTED_AS = {"cv2": "opencv-python-headless", "PIL": "pillow", "skimage": "sci
 # ---- the notebooks -----------------------------------------------------------------------------
 
 
-def a_repository(root: Path, address: str = "") -> Path:
-    """A root with every notebook and CITATION.cff."""
-    shutil.copytree(ROOT / "notebooks", root / "notebooks", ignore=shutil.ignore_patterns(".*"))
-    for path in (root / "notebooks").glob("*.ipynb"):  # as it is before the cell is in it
+def a_repository(root: Path) -> Path:
+    """A root with every notebook as it is before the cell is in it, and a CITATION.cff without an address."""
+    (root / "notebooks").mkdir()
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
         notebook = first_cell.read(path)
-        if cell := first_cell.own_cell(notebook):
-            notebook["cells"].remove(cell)
-            for other in (c for c in notebook["cells"] if c.get("execution_count")):
-                other["execution_count"] -= 1
-                for output in (o for o in other["outputs"] if o.get("execution_count")):
-                    output["execution_count"] -= 1
-        path.write_text(json.dumps(notebook))
-    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
-    citation.pop("repository-code", None)
-    (root / "CITATION.cff").write_text(
-        yaml.safe_dump(citation | ({"repository-code": address} if address else {}))
-    )
+        notebook["cells"].remove(first_cell.own_cell(notebook))
+        for part in (c for cell in notebook["cells"] for c in (cell, *cell.get("outputs", []))):
+            if part.get("execution_count"):
+                part["execution_count"] -= 1
+        (root / "notebooks" / path.name).write_text(json.dumps(notebook))
+    text = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    (root / "CITATION.cff").write_text(re.sub("^repository-code:.*\n", "", text, flags=re.M))
     return root
 
 
-def test_the_committed_notebooks_have_the_one_cell_or_none() -> None:
-    with_cell = [
-        p.name
-        for p in sorted((ROOT / "notebooks").glob("*.ipynb"))
-        if first_cell.own_cell(first_cell.read(p))
-    ]
-    if with_cell:
-        assert first_cell.check(ROOT) == [], "python book/first_cell.py --write brings them up to date"
+def test_the_committed_notebooks_have_the_one_cell() -> None:
+    assert first_cell.check(ROOT) == [], "python book/first_cell.py --write brings them up to date"
 
 
-def test_writing_keeps_the_rest_and_the_order_of_execution(tmp_path: Path) -> None:
-    root = a_repository(tmp_path, ADDRESS)
-    before = {p.name: first_cell.read(p) for p in (root / "notebooks").glob("*.ipynb")}
-    assert first_cell.check(root) == first_cell.write(root) == sorted(before)
-    assert first_cell.check(root) == first_cell.write(root) == []
-    for name, old in before.items():
-        new = first_cell.read(root / "notebooks" / name)
-        code = [c for c in new["cells"] if c["cell_type"] == "code"]
-        assert "".join(code[0]["source"]) == first_cell.cell_source(root)
-        assert code[0]["metadata"]["tags"] == ["remove-cell"]
-        assert f'prepare(repository="{ADDRESS}")' in "".join(code[0]["source"])
-        assert [c["execution_count"] for c in code if c["source"]] == list(range(1, len(code) + 1))
-        new["cells"].remove(code[0])
-        assert [(c["source"], len(c.get("outputs", []))) for c in new["cells"]] == [
-            (c["source"], len(c.get("outputs", []))) for c in old["cells"]
-        ]
-        for cell in code:
-            for output in cell["outputs"]:
-                assert output.get("execution_count", cell["execution_count"]) == cell["execution_count"]
-
-
-def test_a_changed_cell_or_address_is_noticed_and_mended(tmp_path: Path) -> None:
+def test_writing_keeps_the_rest_and_mends_a_changed_cell_or_address(tmp_path: Path) -> None:
     root = a_repository(tmp_path)
-    first_cell.write(root)
-    path = min((root / "notebooks").glob("*.ipynb"))
-    notebook = first_cell.read(path)
-    first_cell.own_cell(notebook)["source"][-1] = "pass"
-    path.write_text(json.dumps(notebook))
-    assert first_cell.check(root) == [path.name] == first_cell.write(root)
-    text = (root / "CITATION.cff").read_text(encoding="utf-8")
-    (root / "CITATION.cff").write_text(f"{text}repository-code: {ADDRESS}\n")
-    assert len(first_cell.check(root)) == len(list((root / "notebooks").glob("*.ipynb")))
-    (root / "CITATION.cff").write_text(f"{text}repository-code: git@example.org:owner/name\n")
+    names = sorted(path.name for path in (root / "notebooks").glob("*.ipynb"))
+    assert first_cell.check(root) == first_cell.write(root) == names
+    assert first_cell.check(root) == first_cell.write(root) == []
+    for name in names:
+        new, committed = (first_cell.read(of / "notebooks" / name) for of in (root, ROOT))
+        first_cell.own_cell(committed)["source"] = first_cell.own_cell(new)["source"]  # the address
+        assert new == committed
+    path = root / "notebooks" / names[0]
+    path.write_text(path.read_text("utf-8").replace('prepare(repository=\\"\\")', "pass"))
+    assert first_cell.check(root) == first_cell.write(root) == names[:1]
+    citation, text = root / "CITATION.cff", (root / "CITATION.cff").read_text(encoding="utf-8")
+    citation.write_text(f"{text}repository-code: {ADDRESS}\n")
+    assert first_cell.write(root) == names and f'prepare(repository=\\"{ADDRESS}' in path.read_text("utf-8")
+    citation.write_text(f"{text}repository-code: git@example.org:owner/name\n")
     with pytest.raises(ValueError, match="expected https://"):
         first_cell.check(root)
 
@@ -112,7 +80,7 @@ def test_it_needs_what_the_notebooks_and_chslib_import() -> None:
             imported.add(node.module.split(".")[0])
     # Every kernel has IPython and matplotlib-inline, and a torch for a GPU brings Triton along.
     given = {*sys.stdlib_module_names, "chslib", "replication", "IPython", "matplotlib_inline", "triton"}
-    given |= {"onnx", "SimpleITK"}  # extras of their own: `weights export --onnx`, MetaImage and NRRD
+    given |= {"onnx", "SimpleITK", "ipyniivue"}  # extras: ONNX, MetaImage and NRRD, JupyterLab
     others = imported - given
     assert {IMPORTED_AS.get(name, name) for name in others} == set(NEEDED)
 

@@ -1,19 +1,17 @@
 """The first page's figure: every dot is a record's, in both layouts, and a missing record reads "not run"."""
 
 import re
-import sys
 from pathlib import Path
 
+import first_figure
 import pytest
+import readme
+from page_numbers import Numbers
+
+from replication.evidence.estimates import Ours
+from replication.evidence.records import load_records
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.append(str(ROOT / "book"))
-import first_figure  # noqa: E402
-import readme  # noqa: E402
-from page_numbers import Numbers  # noqa: E402
-
-from replication.evidence.estimates import Ours  # noqa: E402
-from replication.evidence.records import load_records  # noqa: E402
 
 
 @pytest.fixture(scope="module")

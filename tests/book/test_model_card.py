@@ -4,12 +4,12 @@ import hashlib
 import json
 import re
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from model_card import Card
 
 from chslib.inference import predict_masks, segment_volume
 from chslib.network import CHSNet
@@ -18,8 +18,6 @@ from replication.data.phantom.volumes import make_volume
 from replication.training.profiles import PROFILES
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.append(str(ROOT / "book"))  # which is no package
-from model_card import Card  # noqa: E402
 
 PAGE = " ".join((ROOT / "book/model_card.md").read_text(encoding="utf-8").split())
 RECORDS = {name: json.loads((ROOT / "results" / f"{name}.json").read_text()) for name in available()}

@@ -2,19 +2,17 @@
 
 import re
 import shlex
-import sys
 from pathlib import Path
 
+import open_runs
 import pytest
+from page_numbers import Numbers
+
+from replication.cli import build_parser
+from replication.evidence.records import load_records
+from replication.training.grid import RUNS
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.append(str(ROOT / "book"))
-import open_runs  # noqa: E402
-from page_numbers import Numbers  # noqa: E402
-
-from replication.cli import build_parser  # noqa: E402
-from replication.evidence.records import load_records  # noqa: E402
-from replication.training.grid import RUNS  # noqa: E402
 
 
 def test_what_full_size_lacks_is_open_and_nothing_else() -> None:

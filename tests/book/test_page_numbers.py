@@ -1,13 +1,12 @@
 """The prose of book/ has no number by hand, and no sentence that the records no longer bear out."""
 
-import importlib.util
 import json
 import re
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
+import page_numbers
 import pandas as pd
 import pytest
 
@@ -25,10 +24,6 @@ from replication.figures.curves import learning_curves
 from replication.training.profiles import PROFILES
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.append(str(ROOT / "book"))  # page_numbers asks others there
-_spec = importlib.util.spec_from_file_location("page_numbers", ROOT / "book/page_numbers.py")
-page_numbers = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(page_numbers)
 
 PAGES = sorted((ROOT / "book").glob("*.md"))
 WITH_SCORES = ("intro.md", "answers.md", "summary.md")
@@ -56,6 +51,12 @@ def copied() -> dict[str, float]:
 
 def prose(page: str) -> str:
     return " ".join((ROOT / "book" / page).read_text(encoding="utf-8").split())
+
+
+def chapter(name: str) -> str:
+    """All prose of a notebook."""
+    cells = json.loads((ROOT / f"notebooks/{name}.ipynb").read_text(encoding="utf-8"))["cells"]
+    return " ".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
 
 
 def by_hand(text: str) -> list[str]:
@@ -360,8 +361,7 @@ def test_what_the_chapters_say_in_short_still_holds(numbers, copied) -> None:
 
 
 def test_what_chapter_16_says_of_its_curves_still_holds(numbers) -> None:
-    cells = json.loads((ROOT / "notebooks/16_new_patient.ipynb").read_text())["cells"]
-    text = " ".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
+    text = chapter("16_new_patient")
     assert "more training slices than the random split on average, and their training loss ends lower" in text
     assert (
         "The neighbouring slices, as much of the third dimension as a network of slices can take, add nothing"
@@ -381,8 +381,7 @@ def test_what_chapter_16_says_of_its_curves_still_holds(numbers) -> None:
 
 
 def test_what_chapter_7_says_of_its_curves_still_holds(scores) -> None:
-    cells = json.loads((ROOT / "notebooks/07_table3_peers.ipynb").read_text())["cells"]
-    text = " ".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
+    text = chapter("07_table3_peers")
     assert (
         "At every recall that these two reach, CHS-Net is the more precise one. So against two of its five rivals"
         in text
@@ -405,8 +404,7 @@ def test_what_chapter_7_says_of_its_curves_still_holds(scores) -> None:
 
 
 def test_what_chapter_17_and_row_52_say_of_false_alarms_still_holds() -> None:
-    cells = json.loads((ROOT / "notebooks/17_your_scan.ipynb").read_text())["cells"]
-    text = " ".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
+    text = chapter("17_your_scan")
     assert "lowers the alarms in three folds of five, and raises them in two" in text
     assert "the score on real infection goes up in two and down in three" in text
     assert "with fewer alarms in three folds of five" in prose("register.md")

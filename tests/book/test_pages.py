@@ -6,7 +6,6 @@ fetched: the book is served from this machine, and a request to any other host f
 
 import functools
 import gzip
-import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -18,10 +17,9 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from summary_pdf import NAMES, chromium
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.append(str(ROOT / "book"))  # which is no package
-from summary_pdf import NAMES, chromium  # noqa: E402
 
 FLAGS = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
@@ -335,3 +333,5 @@ def test_a_picture_fits_a_phone_or_scrolls_by_itself(views: dict[str, View]) -> 
     assert len(found) <= 8, found  # of 50: those of two panels by patient or seven inches
     verdict = views["400 light"].open("notebooks/15_verdict.html").evaluate(wide)
     assert verdict == []
+    table = views["400 light"].open("book/open.html").locator("#what-is-open table").bounding_box()
+    assert table["x"] + table["width"] <= NARROW[0], "the table of open runs is scrolled to"

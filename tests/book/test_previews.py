@@ -1,26 +1,21 @@
 """What the book is like from outside: descriptions and pictures for those who link to it, and the summary as a PDF."""
 
-import importlib.util
 import re
 import shutil
-import sys
 from pathlib import Path
 
+import build
 import numpy as np
+import preview
 import pytest
+import sphinx_chs
+import summary_pdf
 from bs4 import BeautifulSoup
 from docutils.core import publish_doctree
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.append(str(ROOT / "book"))  # which is no package
-import preview  # noqa: E402
-import sphinx_chs  # noqa: E402
-import summary_pdf  # noqa: E402
 
-_spec = importlib.util.spec_from_file_location("book_build", ROOT / "book/build.py")
-build = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(build)
 TOC = build.read_toc(ROOT)
 LISTED = [TOC["root"], *(entry["file"] for entry in build.entries(TOC))]
 

@@ -11,15 +11,13 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import release
 import yaml
 
 import chslib
 from chslib.pretrained import FOLDER, available, load_pretrained
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "workflow"))  # which is no package
-import release  # noqa: E402
-
 VERSION = chslib.__version__
 DATED = "## [{0}] - 2030-01-02\n\n### Added\n\n- Something.\n"
 

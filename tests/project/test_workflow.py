@@ -8,18 +8,15 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import execution
 import pytest
+import steps
 import yaml
 
 from replication.training.grid import RUNS, campaign
 from replication.training.state import State, run_state
 
 ROOT = Path(__file__).resolve().parents[2]
-# workflow/ is no package; its jobs run as scripts.
-sys.path.insert(0, str(ROOT / "workflow"))
-import execution  # noqa: E402
-import steps  # noqa: E402
-
 CASCADE = ("table2-lungs", "table2-infection")
 
 
