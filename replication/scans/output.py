@@ -12,6 +12,7 @@ import numpy as np
 
 from replication.data.names import RESULTS
 from replication.data.reading.scan import Scan
+from replication.files import write_json
 from replication.scans.dicom_seg import Source
 from replication.scans.folders import Folder
 from replication.scans.place import RESERVE, is_taken, own_folder, settle
@@ -72,7 +73,7 @@ def write_segmentation(
             source.write(part / SEG, found, weights=cascade.weights["name"])
         ml = {of: told["found"][f"{of}_ml"] for of in ("lungs", "infection")}
         preview(scan, found, weights=cascade.weights["name"], ml=ml).save(part / PREVIEW)
-        (part / REPORT).write_text(json.dumps(told, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        write_json(part / REPORT, told)
         if not settle(part, out, last=REPORT):
             return _standing(out, asked)
     return told

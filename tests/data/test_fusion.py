@@ -111,15 +111,14 @@ def test_table_and_pngs_agree(store):
                 assert int(np.asarray(mask).sum()) == int(row[f"{part}_pixels"])
         assert row["has_infection"] == str(int(row["infection_pixels"]) > 0)
         assert int(row["lung_pixels"]) > 0
+        study = "radiopaedia_10_85902"  # of one patient
+        assert row["patient"] == (study if row["volume"].startswith(study) else row["volume"])
     pngs = {p.relative_to(store).as_posix() for p in store.rglob("*.png")}
     assert pngs == {row[part] for row in rows for part in ("ct", "lung", "infection")}
-
-
-def test_patients_and_sources(store):
-    patients = {r["volume"]: r["patient"] for r in rows_of(store)}
-    assert patients == dict(zip(
-        NAMES, (NAMES[0], "radiopaedia_10_85902", "radiopaedia_10_85902", NAMES[3]), strict=True
-    ))  # fmt: skip
+    told = json.loads((store / "store.json").read_text())
+    assert (told["preparation"], told["window"], told["size"]) == ("window", [-1250, 250], SIZE)
+    assert (told["slices_in"], told["slices_out"]) == (DEPTH * len(NAMES), len(rows))
+    assert all(counts["dropped"] == {"no lung": 2} for counts in told["volumes"].values())
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -150,16 +149,6 @@ def test_both_formats_end_on_one_grey_scale(store):
     assert healthy == pytest.approx({"coronacases": 70, "radiopaedia": 70}, abs=9)
     told = json.loads((store / "store.json").read_text())["volumes"]
     assert [told[name]["already_windowed"] for name in NAMES] == [False, True, True, True]
-
-
-def test_what_was_dropped_is_counted(store):
-    told = json.loads((store / "store.json").read_text())
-    assert (told["preparation"], told["window"], told["size"]) == ("window", [-1250, 250], SIZE)
-    assert told["slices_in"] == DEPTH * len(NAMES)
-    assert told["slices_out"] == len(rows_of(store))
-    for counts in told["volumes"].values():
-        assert counts["dropped"] == {"no lung": 2}
-        assert counts["slices_in"] - counts["slices_out"] == 2
 
 
 def test_hand_computed_slice(tiny, tmp_path):
@@ -277,13 +266,10 @@ def test_only_what_changed_is_done_again(tiny, tmp_path):
     assert {r["volume"] for r in rows_of(store)} == {"coronacases_001"}
     assert not list(store.rglob("coronacases_002*"))
 
-
-def test_a_store_whose_volume_was_spoilt_later_is_unfinished(tiny, tmp_path):
-    fuse(tiny, tmp_path / "out", size=20, progress=False, published=True)
     (tiny / "ct/coronacases_001.nii.gz").write_bytes(b"")
     with pytest.raises(ValueError, match="1 of 1 volumes could not be fused"):
-        fuse(tiny, tmp_path / "out", size=20, progress=False, published=True)
-    assert not (tmp_path / "out/slices.csv").exists()
+        fuse(tiny, store, size=20, progress=False, published=True)
+    assert not (store / "slices.csv").exists()
 
 
 def test_a_store_is_not_mixed_with_other_settings(tiny, tmp_path):
@@ -324,7 +310,6 @@ def no_file(make):
 
 def put(value):
     def apply(array: np.ndarray) -> np.ndarray:
-        array = array.astype(np.float32) if isinstance(value, float) else array
         array[3, 3, 3] = value
         return array
 
@@ -339,8 +324,6 @@ def put(value):
         (change("lung", lambda a: a[:, :-1]), r"lung.*\(20, 19, 5\).*\(20, 20, 5\).*equal"),
         (change("infection", lambda a: a[..., :-1]), r"infection.*\(20, 20, 4\).*\(20, 20, 5\)"),
         (cut("ct", 120), "ct.*cannot be read.*fetch it again"),
-        (cut("lung", 90), "lung.*cannot be read.*fetch it again"),
-        (change("ct", put(float("nan"))), "ct.*slice 3 holds NaN or infinite"),
         (change("lung", put(3)), r"lung.*slice 3 holds the values \[3\]; expected only 0, 1, 2"),
         (change("infection", put(7)), r"infection.*values \[7\]; expected only 0, 1, 2, 3"),
         (no_file(Path.mkdir), "lung/coronacases_001.nii.gz: expected a file, not a folder"),
@@ -531,23 +514,12 @@ def test_black_is_flat_or_dark(tiny, tmp_path):
 
 def test_copies_are_marked(tiny, tmp_path, monkeypatch):
     copy_volume(tiny, "coronacases_001", tiny, "medseg_1")
-    seen = []
-
-    def find(rows, store):
-        seen.append(([row["slice_id"] for row in rows], store, (store / "slices.csv").exists()))
-        return {"medseg_1_001": "coronacases_001_001", "medseg_1_003": "coronacases_001_004"}
-
-    monkeypatch.setattr(duplicates, "find_duplicates", find)
+    found = {"medseg_1_001": "coronacases_001_001", "medseg_1_003": "coronacases_001_004"}
+    monkeypatch.setattr(duplicates, "find_duplicates", lambda rows, store: found)
     told = fuse(tiny, tmp_path / "out", size=20, progress=False, published=True)
     rows = rows_of(tmp_path / "out")
     assert COLUMNS[-1] == "duplicate_of" and tuple(rows[0]) == COLUMNS
-    assert [r["duplicate_of"] for r in rows] == [""] * 4 + [
-        "coronacases_001_001",
-        "",
-        "coronacases_001_004",
-        "",
-    ]
-    assert seen == [([r["slice_id"] for r in rows], tmp_path / "out", False)]
+    assert {r["slice_id"]: r["duplicate_of"] for r in rows if r["duplicate_of"]} == found
     assert told["duplicates"] == {"medseg_1": "coronacases_001"}
     assert json.loads((tmp_path / "out/store.json").read_text()) == told
 
@@ -575,15 +547,6 @@ def test_a_volume_stored_the_other_way_round_is_turned_by_its_pixels(volumes, st
     assert (record["turned"], record["because"]) == ("rot90, flip top-bottom", "anatomy")
     assert told["medseg_1"]["orientation"]["by_name"] is None
     assert told["medseg_2"]["orientation"]["turned"] == "rot90, flip left-right, flip z"
-
-
-def test_every_record_says_how_it_was_turned(store):
-    told = json.loads((store / "store.json").read_text())["volumes"]
-    for name in NAMES:
-        record = told[name]["orientation"]
-        assert record["because"] == "name" and record["anatomy"] == record["by_name"]
-        assert ("flip z" in record["turned"]) == (name == NAMES[3])
-        assert ("flip top-bottom" in record["turned"]) == name.startswith("radiopaedia")
 
 
 # ---- memory, progress ---------------------------------------------------------------------------

@@ -264,14 +264,3 @@ def test_written_files_hold_the_volume_and_are_not_drawn_twice(tmp_path):
     assert touched == {files[0].name}
     write_phantoms(tmp_path, volumes=names, size=48, seed=5, depth=4)
     assert all(p.stat().st_mtime_ns != before[p] for p in files)
-
-
-def test_an_interrupted_write_leaves_no_partial_file(tmp_path, monkeypatch):
-    def broken(image, path):
-        path.write_bytes(b"half")
-        raise OSError("disk full")
-
-    monkeypatch.setattr(nib, "save", broken)
-    with pytest.raises(OSError, match="disk full"):
-        write_phantoms(tmp_path, volumes=["coronacases_001"], size=48, depth=4)
-    assert not [p for p in tmp_path.rglob("*") if p.is_file()]

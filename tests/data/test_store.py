@@ -51,10 +51,6 @@ def redraw(store: Path, kind: str, change: Callable[[np.ndarray], np.ndarray], n
 # ---- a good store ------------------------------------------------------------------------------
 
 
-def test_a_good_store_has_no_problem(tiny_store):
-    assert check_store(tiny_store) == []
-
-
 def test_a_store_is_read_in_the_order_of_its_table_with_masks_of_0_and_1(tiny_store):
     store = read_store(tiny_store, size=64, progress=False)
     table = read_table(tiny_store)
@@ -87,18 +83,14 @@ def test_a_mask_may_be_written_as_1_bit_as_0_1_or_as_0_255(store, kind):
         )
 
 
-def test_the_fingerprint_survives_a_lossless_encoding_and_further_columns(store):
+def test_the_fingerprint_survives_a_lossless_encoding_further_columns_and_another_size(store):
     before = read_store(store, size=64, progress=False).fingerprint
     for path in store.rglob("*.png"):
         old = path.read_bytes()
         Image.open(path).convert("L").save(path, compress_level=1)
         assert path.read_bytes() != old
     rewrite(store, lambda rows: [{**row, "note": "x"} for row in rows])
-    assert read_store(store, size=64, progress=False).fingerprint == before
-
-
-def test_the_fingerprint_does_not_depend_on_the_size_asked_for(tiny_store):
-    assert len({read_store(tiny_store, size=s, progress=False).fingerprint for s in (16, 32, 64)}) == 1
+    assert {read_store(store, size=s, progress=False).fingerprint for s in (16, 64)} == {before}
 
 
 @pytest.mark.parametrize("kind", ["ct", "lung", "infection"])
@@ -244,11 +236,6 @@ def test_a_stated_pixel_count_that_is_wrong_is_told_with_both_numbers(store, kin
     assert re.search(rf"{kind}.{SECOND}\.png has {stated} positive pixels; slices\.csv says 7\.", problem)
 
 
-def test_pixel_counts_are_not_needed(store):
-    rewrite(store, without("lung_pixels"))
-    assert check_store(store) == []
-
-
 def test_slices_of_two_sizes_are_refused(store):
     for kind in ("ct", "lung", "infection"):
         redraw(store, kind, lambda pixels: np.repeat(np.repeat(pixels, 2, 0), 2, 1))
@@ -372,13 +359,15 @@ def test_batches_are_those_of_a_data_loader(tiny_store, shuffled):
             assert image.dtype == mask.dtype == torch.float32
 
 
-def test_good_flags_duplicates_links_and_further_columns_are_no_problem(store):
+def test_good_flags_duplicates_links_further_columns_and_missing_counts_are_no_problem(store):
     rewrite(store, add("has_infection", lambda row: int(row["infection_pixels"]) > 0))
     duplicate(**{SECOND: FIRST, THIRD: FIRST})(store)
     rewrite(store, add("note", lambda row: "x"))
     elsewhere = store.with_name("elsewhere")
     (store / "ct").rename(elsewhere)
     (store / "ct").symlink_to(elsewhere)
+    assert check_store(store) == []
+    rewrite(store, without("lung_pixels"))
     assert check_store(store) == []
 
 

@@ -12,6 +12,7 @@ the same drawn scan, upright, int16 HU in another window, on another grid, and a
 hand with three classes.
 """
 
+import gzip
 import json
 import os
 import zlib
@@ -30,6 +31,7 @@ from tqdm import tqdm
 from replication.data.names import PARTS
 from replication.data.phantom.anatomy import INFECTED_AT, Chest
 from replication.data.phantom.drawing import AIR, Drawn, draw_scan, draw_slice
+from replication.files import write_whole
 
 DEFAULT_VOLUMES = (
     "coronacases_001", "coronacases_002", "coronacases_003", "coronacases_004", "coronacases_005",
@@ -218,13 +220,7 @@ def write_phantoms(
             image = nib.Nifti1Image(getattr(volume, part), volume.affine)
             image.header.set_xyzt_units("mm")
             image.header["descrip"] = stamp.encode()  # 80 bytes: enough for the arguments
-            # Two writers of one folder must not share a temporary file; nibabel needs the suffix.
-            temporary = path.with_name(f".{os.getpid()}.{path.name}")
-            try:
-                nib.save(image, temporary)
-                os.replace(temporary, path)
-            finally:
-                temporary.unlink(missing_ok=True)
+            write_whole(path, gzip.compress(image.to_bytes(), compresslevel=1, mtime=0))
     return list(volumes)
 
 

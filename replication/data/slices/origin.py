@@ -4,10 +4,11 @@ Fusion writes it into `store.json`. The prepared real slices came without that f
 fingerprint. Of any other store without it nothing is known, and what depends on it refuses.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from replication.files import read_json
 
 ZENODO = (
     "the COVID-19 CT Lung and Infection Segmentation Dataset (Ma et al. 2020, doi 10.5281/zenodo.3757476; "
@@ -65,8 +66,7 @@ KNOWN = {
 def read_origin(store: Path, fingerprint: str) -> Origin | None:
     """What a store says of itself, or what is known of it; None: nothing."""
     try:
-        told = json.loads((store / "store.json").read_text(encoding="utf-8"))
-        return _origin(told)
+        return _origin(read_json(store / "store.json"))
     except (OSError, ValueError, KeyError, TypeError):
         return KNOWN.get(fingerprint)
 

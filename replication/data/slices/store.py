@@ -15,10 +15,10 @@ import pandas as pd
 from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
+from replication.data.names import PARTS
 from replication.data.slices.origin import Origin, read_origin
 
 COLUMNS = ("slice_id", "source", "volume", "patient", "slice_index", "ct", "lung", "infection")
-KINDS = ("ct", "lung", "infection")
 TEXT = (*(c for c in COLUMNS if c != "slice_index"), "duplicate_of")  # "000" is a name, not a number
 NUMBERS = ("slice_index", "lung_pixels", "infection_pixels")
 REPEATS = 5  # lines that `check_store` gives to one kind of problem
@@ -97,7 +97,7 @@ def _read_png(path: Path, kind: str) -> np.ndarray:
 
 
 def _read_slice(store: Path, row: "pd.Series") -> dict[str, np.ndarray]:
-    images = {kind: _read_png(store / row[kind], kind) for kind in KINDS}
+    images = {kind: _read_png(store / row[kind], kind) for kind in PARTS}
     shape = images["ct"].shape
     for kind in ("lung", "infection"):
         if images[kind].shape != shape:
@@ -132,7 +132,7 @@ def check_store(store: str | Path, *, progress: bool = False) -> list[str]:
     shapes: dict[tuple[int, int], int] = {}
     rows = (row for _, row in table.iterrows())
     for row in tqdm(rows, total=len(table), desc="check", unit="slice", disable=not progress):
-        if outside := [row[kind] for kind in KINDS if _leaves(row[kind])]:
+        if outside := [row[kind] for kind in PARTS if _leaves(row[kind])]:
             problems["path"] += [
                 f"{store}: {row['slice_id']} names {path!r}, outside the store; expected a relative path below it."
                 for path in outside
@@ -157,8 +157,8 @@ def check_store(store: str | Path, *, progress: bool = False) -> list[str]:
                 problems["pixels"].append(
                     f"{store / row[kind]} has {pixels} positive pixels; slices.csv says {int(stated)}."
                 )
-    named = {os.path.normpath(path) for kind in KINDS for path in table[kind]}
-    for kind in KINDS:
+    named = {os.path.normpath(path) for kind in PARTS for path in table[kind]}
+    for kind in PARTS:
         found = sorted(p.relative_to(store) for p in (store / kind).rglob("*.png"))
         problems["unnamed"] += [
             f"{store / path} is named by no row of slices.csv; delete it or add its row."
@@ -206,7 +206,7 @@ def _table_problems(table: pd.DataFrame, path: Path) -> defaultdict[str, list[st
         problems["index"].append(
             f"{path}: {', '.join(ids)} are all slice_index {index} of {volume}; expected one slice a position."
         )
-    for kind in KINDS:
+    for kind in PARTS:
         for name, ids in table[table.duplicated(kind, keep=False)].groupby(kind)["slice_id"]:
             problems["shared"].append(
                 f"{path}: {', '.join(ids)} share the {kind} image {name}; expected one each."
@@ -271,7 +271,7 @@ def read_store(store: str | Path, *, size: int, progress: bool = True) -> SliceS
     store = Path(store)
     table = read_table(store)
     digest = hashlib.sha256()
-    stacks = {kind: np.empty((len(table), size, size), dtype=np.uint8) for kind in KINDS}
+    stacks = {kind: np.empty((len(table), size, size), dtype=np.uint8) for kind in PARTS}
     rows = (row for _, row in table.iterrows())
     shape = None
     bar = tqdm(
@@ -285,7 +285,7 @@ def read_store(store: str | Path, *, size: int, progress: bool = True) -> SliceS
                 f"{store / row['ct']} is {images['ct'].shape}; expected square slices of one size ({shape[0]}x{shape[0]})."
             )
         digest.update(row["slice_id"].encode())
-        for kind in KINDS:
+        for kind in PARTS:
             digest.update(images[kind].tobytes())
             stacks[kind][i] = at_size(images[kind], size, kind)
     fingerprint = digest.hexdigest()
