@@ -85,7 +85,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return first + (item.path.suffix == ".py"), item.path in waiting
 
     for item in items:
-        if item.path.name in SLOW or item.path in waiting:
+        if item.path.name in SLOW or item.path in waiting or "trained" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.slow)
     items.sort(key=rank)
 
@@ -103,8 +103,8 @@ def store(tiny_store, tmp_path) -> Path:
 
 
 TINY = {
-    "name": "tiny", "size": 32, "widths": (4, 6, 9), "batch_size": 4, "max_epochs": {"lungs": 3, "infection": 2},
-    "learning_rate": 0.1,  # else so few steps would predict nothing, and nothing would be compared
+    "name": "tiny", "size": 32, "widths": (4, 6, 9), "batch_size": 2, "max_epochs": {"lungs": 3, "infection": 3},
+    "learning_rate": 0.07,  # with another, three epochs would predict nothing, and nothing would be compared
     "threads": 1, "worth": "nothing",
 }  # fmt: skip
 

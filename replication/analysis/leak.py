@@ -21,9 +21,10 @@ from replication.data.slices.store import TARGETS, SliceStore
 from replication.evidence.ledger import NOT_RUN
 from replication.evidence.records import Record, slices_of_patients
 from replication.provenance import read_written
+from replication.training.evaluation import draw, middle
 
 SEEDS = (0, 1, 2)
-RESAMPLES, CONFIDENCE = 5000, 0.95
+RESAMPLES = 5000
 THUMBNAIL = 32  # pixels: enough to tell slices apart, too few to see an infection
 RECORD = "nearest-slice.json"
 
@@ -84,13 +85,6 @@ def mean_of_copies(record: dict[str, Any], protocol: str, *, target: str = "infe
     )
 
 
-def interval(draws: np.ndarray) -> tuple[float, float]:
-    """What holds the middle 95 % of bootstrap draws."""
-    tail = 50 * (1 - CONFIDENCE)
-    low, high = np.percentile(draws, [tail, 100 - tail])
-    return float(low), float(high)
-
-
 def patient_scores(records: Sequence[Record], *, seed: int = 0) -> pd.DataFrame:
     """DSC of each patient over all test slices of some records, seeds or folds of one run.
 
@@ -106,8 +100,8 @@ def patient_scores(records: Sequence[Record], *, seed: int = 0) -> pd.DataFrame:
     rng, rows = np.random.default_rng(seed), {}
     for patient in sorted(counts):
         each = np.concatenate(counts[patient])
-        drawn = rng.multinomial(len(each), np.full(len(each), 1 / len(each)), size=RESAMPLES) @ each
-        low, high = interval(scores(drawn)["dsc"]) if len(each) > 1 else (np.nan, np.nan)
+        drawn = draw(rng, len(each), RESAMPLES) @ each
+        low, high = middle(scores(drawn)["dsc"]) if len(each) > 1 else (np.nan, np.nan)
         rows[patient] = {
             "dsc": float(scores(each.sum(0))["dsc"]), "low": low, "high": high,
             "slices": len(each), "infected": (infected := int(each[:, [0, 2]].sum())),
@@ -158,7 +152,7 @@ def paired(
     drawn = np.random.default_rng(seed).integers(max(len(both), 1), size=(RESAMPLES, len(both)))
     rows = {}
     for name, values in both.items():
-        low, high = interval(values.to_numpy()[drawn].mean(1)) if len(both) > 1 else (np.nan, np.nan)
+        low, high = middle(values.to_numpy()[drawn].mean(1)) if len(both) > 1 else (np.nan, np.nan)
         rows[name] = {"mean": values.mean(), "low": low, "high": high, "patients": len(both)}
     return pd.DataFrame(rows).T.astype({"patients": int})
 

@@ -9,6 +9,9 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler, SequentialSampler
 
 from replication.data.slices.store import TARGETS, SliceStore
+from replication.training.grid import Run
+from replication.training.profiles import Profile
+from replication.training.recipe import Recipe
 
 
 def with_neighbours(store: SliceStore, context: int) -> np.ndarray:
@@ -117,3 +120,47 @@ class SliceBatches:
         for rows in torch.tensor(list(self.sampler), device=self.images.device).split(self.batch_size):
             batch = self.images[rows].float() / 255, self.masks[rows].float()
             yield change(*batch) if change else batch
+
+
+class EpochShuffle(Sampler[int]):
+    """A fresh order each epoch, fixed by (seed, epoch): what makes a resumed run an unbroken one.
+
+    Args:
+        length: slices; an epoch has each of them `passes` times.
+        seed: of the order.
+        passes: over all slices, each in an order of its own.
+    """
+
+    def __init__(self, length: int, *, seed: int, passes: int = 1) -> None:
+        self.length, self.seed, self.passes, self.epoch = length, seed, passes, 0
+
+    def set_epoch(self, epoch: int) -> None:  # called by Lightning
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.length * self.passes
+
+    def __iter__(self) -> Iterator[int]:
+        drawn = np.random.default_rng([self.seed, self.epoch])
+        return iter(np.concatenate([drawn.permutation(self.length) for _ in range(self.passes)]).tolist())
+
+
+def batches_of(
+    run: Run,
+    profile: Profile,
+    datasets: dict[str, SliceDataset],
+    *,
+    recipe: Recipe | None,
+    device: torch.device | str,
+) -> tuple[SliceBatches, SliceBatches]:
+    """Training and validation slices in batches on the device; the training's in the order that seed and epoch fix.
+
+    Args:
+        recipe: beyond the paper's, or None.
+    """
+    how: dict[str, Any] = {"batch_size": profile.batch_size, "device": device}
+    passes = profile.beyond_passes if recipe else 1
+    sampler = EpochShuffle(len(datasets["train"]), seed=run.seed, passes=passes)
+    change = (lambda epoch: recipe.augmentation.of_epoch(seed=run.seed, epoch=epoch)) if recipe else None
+    train = SliceBatches(datasets["train"], sampler=sampler, change=change, **how)
+    return train, SliceBatches(datasets["validation"], **how)

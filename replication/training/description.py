@@ -1,4 +1,4 @@
-"""What a run's record says of its data and of its scores."""
+"""What a run's record says of its data, of its fit and of its scores."""
 
 from dataclasses import asdict
 from typing import Any
@@ -51,4 +51,26 @@ def describe_data(store: SliceStore, split: Split) -> dict[str, Any]:
         "origin": asdict(store.origin) if store.origin else None,
         "infected_share": float(store.infection.mean()),
         "split": {name: part(rows) for name, rows in asdict(split).items()},
+    }
+
+
+def told_of(
+    epochs: list[dict[str, Any]], *, most: int, patience: int, late: bool, **more: Any
+) -> dict[str, Any]:
+    """What a record says of a fit: its epochs, the best one, and how it ended.
+
+    Args:
+        epochs: the history; most: epochs there could have been; late: whether a deadline had passed behind the last one.
+    """
+    best_epoch = min(epochs, key=lambda e: e["val_loss"])["epoch"]
+    fewer = len(epochs) < most
+    out_of_time = late and fewer and len(epochs) - best_epoch < patience
+    return {
+        "epochs": len(epochs),
+        "best_epoch": best_epoch,
+        "stopped_early": fewer and not out_of_time,
+        **({"out_of_time": True} if out_of_time else {}),
+        "fit_seconds": round(sum(e["seconds"] for e in epochs), 1),
+        **more,
+        "history": epochs,
     }

@@ -111,7 +111,7 @@ def _overlap(by_patient: np.ndarray, *, seed: int, resamples: int) -> dict[str, 
     """Pooled DSC and JI, and their means over patients, with intervals from resampled patients."""
     patients, per_patient, pooled = len(by_patient), scores(by_patient), scores(by_patient.sum(0))
     # How often each patient is drawn, (resamples, patients); both views see the same draws.
-    drawn = _draw(np.random.default_rng(seed), patients, resamples)
+    drawn = draw(np.random.default_rng(seed), patients, resamples)
     pooled_draws = scores(drawn @ by_patient)
     return {
         name: {
@@ -144,7 +144,7 @@ def _patients(
         rows = np.flatnonzero(np.array(who) == patient)
         # A stream of its own, so that the interval does not depend on who else is in the part.
         stream = np.random.default_rng([seed, zlib.crc32(patient.encode())])
-        draws, value = scores(_draw(stream, len(rows), resamples) @ counts[rows]), scores(counts[rows].sum(0))
+        draws, value = scores(draw(stream, len(rows), resamples) @ counts[rows]), scores(counts[rows].sum(0))
         entry: dict[str, Any] = {"patient": patient, "slices": len(rows)}
         for name in OVERLAP:
             interval = _interval(draws[name], units="slices", n=len(rows))
@@ -191,9 +191,16 @@ def _check_identity(dsc: np.ndarray, ji: np.ndarray, cases: Sequence[str]) -> No
         )
 
 
-def _draw(rng: np.random.Generator, n: int, resamples: int) -> np.ndarray:
+def draw(rng: np.random.Generator, n: int, resamples: int) -> np.ndarray:
     """How often each of n units is drawn in n draws with replacement: (resamples, n)."""
     return rng.multinomial(n, np.full(n, 1 / n), size=resamples)
+
+
+def middle(draws: np.ndarray) -> tuple[float, float]:
+    """What holds the middle 95 % of draws."""
+    tail = 50 * (1 - CONFIDENCE)
+    low, high = np.percentile(draws, [tail, 100 - tail]).tolist()
+    return low, high
 
 
 def _interval(draws: np.ndarray, *, units: str, n: int) -> dict[str, Any]:
@@ -202,8 +209,7 @@ def _interval(draws: np.ndarray, *, units: str, n: int) -> dict[str, Any]:
     It cannot leave the range of its n values, which holds the median of their distribution with probability
     1 - 2^(1-n): 0.5 for two, 0.875 for four. Below six, "95 %" is out of reach (`coverage_at_most`).
     """
-    tail = 50 * (1 - CONFIDENCE)
-    low, high = np.percentile(draws, [tail, 100 - tail]).tolist() if n > 1 else (None, None)
+    low, high = middle(draws) if n > 1 else (None, None)
     return {"low": low, "high": high, "resampled": units, "n": n, "coverage_at_most": 1 - 2.0 ** (1 - n)}
 
 

@@ -18,9 +18,10 @@ from torch import Tensor, nn
 from chslib.inference import accelerator
 from chslib.loss import segmentation_loss
 from chslib.metrics import scores
-from replication.training.batches import SliceBatches, SliceDataset
+from replication.training.batches import SliceBatches, SliceDataset, batches_of
 from replication.training.callbacks import not_finite
-from replication.training.fit import EpochShuffle, training_loss
+from replication.training.description import told_of
+from replication.training.fit import training_loss
 from replication.training.grid import Run
 from replication.training.profiles import Profile
 from replication.training.recipe import LOSSES, RECIPES, Recipe, StepHooks, context_of
@@ -222,17 +223,7 @@ class FastFits:
             if len(history) - best_epoch >= profile.patience or late:
                 break
         network.load_state_dict({k: v.cpu() for k, v in best.items()})
-        fewer = len(history) < most
-        out_of_time = late and fewer and len(history) - best_epoch < profile.patience
-        return {
-            "epochs": len(history),
-            "best_epoch": best_epoch,
-            "stopped_early": fewer and not out_of_time,
-            **({"out_of_time": True} if out_of_time else {}),
-            "fit_seconds": round(sum(e["seconds"] for e in history), 1),
-            "form": steps.form,
-            "history": history,
-        }
+        return told_of(history, most=most, patience=profile.patience, late=late, form=steps.form)
 
     def keep(self, runs: Iterable[Run], profile: Profile) -> None:
         """Give up graphs and buffers, up to 9 GiB an architecture, that none of these runs to come has; `gc` frees them."""
@@ -245,16 +236,12 @@ class FastFits:
         """Training and validation slices on the device, and what a recipe beyond the paper's does around a step."""
         recipe = RECIPES.get(run.recipe or "")
         more = recipe if isinstance(recipe, Recipe) else None
-        how: dict[str, Any] = {"batch_size": profile.batch_size, "device": accelerator()}
-        passes = profile.beyond_passes if more else 1
-        sampler = EpochShuffle(len(datasets["train"]), seed=run.seed, passes=passes)
-        change = (lambda epoch: more.augmentation.of_epoch(seed=run.seed, epoch=epoch)) if more else None
-        train = SliceBatches(datasets["train"], sampler=sampler, change=change, **how)
+        train, validation = batches_of(run, profile, datasets, recipe=more, device=accelerator())
         hooks = None
         if more:
             steps = len(train) * profile.max_epochs[run.target]
             hooks = StepHooks(steps=steps, rate=profile.learning_rate, decay=more.decay)
-        return train, SliceBatches(datasets["validation"], **how), hooks
+        return train, validation, hooks
 
     def _for(self, run: Run, profile: Profile, network: nn.Module, batch: tuple[Tensor, Tensor]) -> Steps:
         """The steps of a run's architecture, made when it first comes."""

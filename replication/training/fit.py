@@ -13,7 +13,6 @@ import logging
 import platform
 import signal
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,39 +21,16 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
 from torch import Tensor, nn
-from torch.utils.data import Sampler
 
 from chslib.loss import segmentation_loss
 from chslib.metrics import confusion, scores
 from replication.provenance import environment
-from replication.training.batches import SliceBatches, SliceDataset
+from replication.training.batches import SliceDataset, batches_of
 from replication.training.callbacks import Deadline, History, Stopping, not_finite
+from replication.training.description import told_of
 from replication.training.grid import Run
 from replication.training.profiles import Profile
 from replication.training.recipe import LOSSES, RECIPES, AveragedWeights, Recipe, cosine
-
-
-class EpochShuffle(Sampler[int]):
-    """A fresh order each epoch, fixed by (seed, epoch): what makes a resumed run an unbroken one.
-
-    Args:
-        length: slices; an epoch has each of them `passes` times.
-        seed: of the order.
-        passes: over all slices, each in an order of its own.
-    """
-
-    def __init__(self, length: int, *, seed: int, passes: int = 1) -> None:
-        self.length, self.seed, self.passes, self.epoch = length, seed, passes, 0
-
-    def set_epoch(self, epoch: int) -> None:  # called by Lightning
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return self.length * self.passes
-
-    def __iter__(self) -> Iterator[int]:
-        drawn = np.random.default_rng([self.seed, self.epoch])
-        return iter(np.concatenate([drawn.permutation(self.length) for _ in range(self.passes)]).tolist())
 
 
 def training_loss(network: nn.Module, image: Tensor, mask: Tensor, *, loss: str = Run.loss) -> Tensor:
@@ -178,7 +154,9 @@ class Fitting:
         if last.is_file():
             _check_checkpoint(last, self.task.config, self.run.name)
             print(f"resuming {self.run.name} from {last}")
-        train, validation = self._batches(datasets)
+        train, validation = batches_of(
+            self.run, self.profile, datasets, recipe=self.more, device=self.trainer.strategy.root_device
+        )
         interrupts = signal.getsignal(signal.SIGINT)
         with warnings.catch_warnings():
             # Lightning's own use of a deprecated torch name.
@@ -194,27 +172,16 @@ class Fitting:
                 ) from None
         return self._outcome()
 
-    def _batches(self, datasets: dict[str, SliceDataset]) -> tuple[SliceBatches, SliceBatches]:
-        """Training and validation slices in batches, on the device."""
-        more, seed = self.more, self.run.seed
-        passes = self.profile.beyond_passes if more else 1
-        sampler = EpochShuffle(len(datasets["train"]), seed=seed, passes=passes)
-        change = (lambda epoch: more.augmentation.of_epoch(seed=seed, epoch=epoch)) if more else None
-        how: dict[str, Any] = {
-            "batch_size": self.profile.batch_size,
-            "device": self.trainer.strategy.root_device,
-        }
-        train = SliceBatches(datasets["train"], sampler=sampler, change=change, **how)
-        return train, SliceBatches(datasets["validation"], **how)
-
     def _outcome(self) -> dict[str, Any]:
         """Load the best epoch's weights; epochs, the best one, and how it ended."""
-        epochs = self.history.epochs
-        best_epoch = min(epochs, key=lambda e: e["val_loss"])["epoch"]
-        fewer = len(epochs) < self.most_epochs
-        out_of_time = self.time_limit.reached and fewer and self.stopping.wait_count < self.profile.patience
+        told = told_of(
+            self.history.epochs,
+            most=self.most_epochs,
+            patience=self.profile.patience,
+            late=self.time_limit.reached,
+        )
         # By the history, not by Lightning's memory of it, which does not survive a folder that was moved.
-        kept = self.folder / f"best-epoch={best_epoch - 1:03d}.ckpt"
+        kept = self.folder / f"best-epoch={told['best_epoch'] - 1:03d}.ckpt"
         if not kept.is_file():
             raise FileNotFoundError(
                 f"{kept} is missing, the best epoch of {self.run.name}; delete {self.folder} and train anew."
@@ -224,14 +191,7 @@ class Fitting:
             self.task.network.load_state_dict(self.averaged.of_checkpoint(checkpoint))
         else:
             self.task.load_state_dict(checkpoint["state_dict"])
-        return {
-            "epochs": len(epochs),
-            "best_epoch": best_epoch,
-            "stopped_early": fewer and not out_of_time,
-            **({"out_of_time": True} if out_of_time else {}),
-            "fit_seconds": round(sum(e["seconds"] for e in epochs), 1),
-            "history": epochs,
-        }
+        return told
 
 
 def fit_with_checkpoints(

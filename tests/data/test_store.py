@@ -14,8 +14,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from replication.data.slices.store import COLUMNS, REPEATS, SliceStore, check_store, read_store, read_table
-from replication.training.batches import SliceBatches, SliceDataset, with_neighbours
-from replication.training.fit import EpochShuffle
+from replication.training.batches import EpochShuffle, SliceBatches, SliceDataset, with_neighbours
 
 FIRST, SECOND = "coronacases_0_0", "coronacases_0_1"
 

@@ -192,65 +192,64 @@ def call(folder: Path, step: str, *more: str) -> int:
 
 @pytest.fixture
 def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
-    """Train a run, its notebook replaced by a function; returns what the marker says."""
+    """Train a run, its notebook replaced by a function of the folder; returns what the marker says."""
 
-    def trained_by(notebook: Callable[[], None], run: str = "table2-infection", *more: str) -> str:
-        monkeypatch.setattr(steps, "execute", lambda *_: notebook())
+    def trained_by(notebook: Callable[[Path], None], *more: str) -> str:
+        monkeypatch.setattr(steps, "execute", lambda *_: notebook(tmp_path))
         Path(places(tmp_path).grid).mkdir(parents=True, exist_ok=True)
-        assert call(tmp_path, "train", run, "--log", "log", "--parameter", "run", run, *more) == 0
-        return places(tmp_path).ended(run)
+        run = ("table2-infection", "--log", "log", "--parameter", "run", "table2-infection")
+        assert call(tmp_path, "train", *run, *more) == 0
+        return places(tmp_path).ended("table2-infection")
 
     return trained_by
-
-
-def write_record(folder: Path, content: dict) -> None:
-    path = Path(places(folder).results, "table2-infection.json")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content))
 
 
 def state(folder: Path) -> State:
     return run_state("table2-infection", profile="smoke", results=folder / "results", runs=folder / "runs")
 
 
-def test_a_run_that_ends_well_is_done(train: Callable, tmp_path: Path) -> None:
-    done = {"wall_seconds": 1.0, "evaluation": {"of": "something"}}
-    assert train(lambda: write_record(tmp_path, done)) == "done"
-    assert state(tmp_path).status == "done"
+def ends_well(folder: Path) -> None:
+    path = Path(places(folder).results, "table2-infection.json")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"wall_seconds": 1.0, "evaluation": {"of": "something"}}))
 
 
-def test_a_run_that_fails_is_told_and_listed_as_failed(train: Callable, tmp_path: Path) -> None:
-    def fail() -> None:
-        raise RuntimeError("Kernel\n died")
-
-    assert train(fail) == "failed: RuntimeError: Kernel died"
-    assert state(tmp_path) == State("failed", "RuntimeError: Kernel died")
-    assert train(lambda: None).startswith("failed: FileNotFoundError")  # it left no record
+def dies(folder: Path) -> None:
+    raise RuntimeError("Kernel\n died")
 
 
-def test_the_reason_that_the_training_gave_stays(train: Callable, tmp_path: Path) -> None:
-    failed = Path(places(tmp_path).weights, "table2-infection", "failed.json")
+def dies_with_a_reason(folder: Path) -> None:
+    Path(places(folder).weights, "table2-infection", "failed.json").write_text('{"error": "its own words"}')
+    dies(folder)
 
-    def fail() -> None:
-        failed.write_text(json.dumps({"error": "its own words"}))
-        raise RuntimeError("papermill's words")
 
-    assert train(fail) == "failed: RuntimeError: papermill's words"
-    assert state(tmp_path).reason == "its own words"
-    os.utime(failed, (0, 0))  # of an earlier try: no longer the reason
-    assert train(lambda: 1 / 0).startswith("failed: ZeroDivisionError")
-    assert state(tmp_path).reason == "ZeroDivisionError: division by zero"
+@pytest.mark.parametrize(
+    ("notebook", "told", "listed"),
+    [
+        (ends_well, "done", State("done", seconds=1.0)),
+        (dies, "failed: RuntimeError: Kernel died", State("failed", "RuntimeError: Kernel died")),
+        (dies_with_a_reason, "failed: RuntimeError: Kernel died", State("failed", "its own words")),
+    ],
+)
+def test_how_a_run_ended_is_told_and_listed(
+    notebook: Callable, told: str, listed: State, train: Callable, tmp_path: Path
+) -> None:
+    assert train(notebook) == told and state(tmp_path) == listed
+    if listed.status == "failed":
+        os.utime(Path(places(tmp_path).weights, "table2-infection/failed.json"), (0, 0))  # of an earlier try
+        assert train(lambda _: None).startswith("failed: FileNotFoundError")  # it left no record
+        assert state(tmp_path).reason.startswith("FileNotFoundError")
 
 
 def test_a_second_stage_is_not_tried_without_its_first(train: Callable, tmp_path: Path) -> None:
     leave(tmp_path, "table2-lungs", told="failed: why")
-    told = train(pytest.fail, "table2-infection", "--first", "table2-lungs")
+    told = train(pytest.fail, "--first", "table2-lungs")
     assert told == "skipped: its first stage table2-lungs is failed"
     assert state(tmp_path).status == "not run"
 
 
 def test_an_interrupt_is_no_failure(train: Callable, tmp_path: Path) -> None:
-    def interrupt() -> None:
+    def interrupt(_: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(AssertionError):  # 130, where the fixture expects 0
@@ -288,16 +287,6 @@ def test_the_book_shows_the_two_runs_only_where_they_are_done(
     shown = {path.name: path.read_text() for path in (out / "notebooks").iterdir()}
     assert shown == {"06_table2.ipynb": "page", "05_training_lungs.ipynb": "table2-lungs-patient-fold0"}
     assert built[0][-4:] == ["--executed", out / "notebooks", "--out", out]
-
-
-def test_parameters_of_a_notebook_are_those_that_it_declares() -> None:
-    assert steps.parameters(ROOT / "notebooks/05_training.ipynb") >= {
-        "run",
-        "profile",
-        "slices",
-        "results",
-        "runs",
-    }
 
 
 def test_a_page_folds_the_values_it_was_given_and_names_no_folder_of_this_machine(tmp_path: Path) -> None:

@@ -7,8 +7,7 @@ import torch
 
 from replication.data.slices.store import read_store
 from replication.training.augmentation import Augmentation
-from replication.training.batches import SliceBatches, SliceDataset
-from replication.training.fit import EpochShuffle
+from replication.training.batches import EpochShuffle, SliceBatches, SliceDataset
 
 STILL = Augmentation(flip=0, rotation=0, scale=0, shift=0, brightness=0, contrast=0, gamma=0)
 
@@ -94,3 +93,7 @@ def test_batches_are_changed_by_the_epoch_of_their_order(tiny_store):
     once = EpochShuffle(7, seed=0)
     once.set_epoch(5)
     assert order[:7] == list(once), "more passes are another order of the first"
+    for seed, epoch in ((0, 6), (1, 5)):
+        other = EpochShuffle(7, seed=seed)
+        other.set_epoch(epoch)
+        assert sorted(other) == list(range(7)) and list(other) != list(once)

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import tarfile
+import time
 import weakref
 from pathlib import Path
 
@@ -88,7 +89,7 @@ def test_what_fails_is_told_of_and_holds_up_only_what_it_feeds(tmp_path, tiny_st
     assert main(asked(tmp_path, tiny_store, "--names", SECOND, "table4-bu")) == 1
     told = capsys.readouterr().out
     assert f"{FIRST} failed: ValueError: no luck today" in told and f"begin {SECOND}" not in told
-    assert record(tmp_path, "table4-bu")["fit"]["epochs"] == 2 and "1 failed, 1 not run, 1 done" in told
+    assert record(tmp_path, "table4-bu")["fit"]["epochs"] == 3 and "1 failed, 1 not run, 1 done" in told
     assert main(asked(tmp_path, tiny_store, "--names", "table4-bu")) == 0
     told = capsys.readouterr().out
     assert "begin" not in told and told.endswith("1 done\n"), "what is done is not begun again"
@@ -128,7 +129,8 @@ def test_without_checkpoints_only_what_can_end_is_begun(tmp_path, monkeypatch):
     monkeypatch.setattr(campaign, "read_store", lambda *_, **__: None)
     begun, paper = [], get_profile("paper").max_epochs["infection"]
 
-    def trained_in(name, **_):
+    def trained_in(name, *, deadline, **_):
+        assert 0 < deadline - time.time() < first + 60  # behind it no epoch is begun
         begun.append(name)
         fit = {"history": [{"seconds": 1.0}], "stopped_early": False, "best_epoch": 1, "epochs": 1}
         return {"run": name, "fit": fit, "test": {"pooled": {"dsc": 0.5}}, "wall_seconds": 0}

@@ -10,30 +10,15 @@ from chslib import pooling
 from chslib.network import build_network
 from replication.training.fast_fit import FastFits, Steps, key_of
 from replication.training.grid import get_run
-from replication.training.profiles import PROFILES, Profile
+from replication.training.profiles import PROFILES
 from replication.training.run import train_run
 
-TINY = Profile(
-    name="tiny", size=32, widths=(4, 6, 9), batch_size=4, learning_rate=0.1,
-    max_epochs={"lungs": 3, "infection": 2}, worth="nothing",
-)  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def tiny_profile(monkeypatch):
-    monkeypatch.setitem(PROFILES, "tiny", TINY)
+pytestmark = pytest.mark.usefixtures("tiny")
 
 
 def train(name, folder, slices, **how):
-    return train_run(
-        name,
-        profile="tiny",
-        slices=slices,
-        results=folder / "results",
-        runs=folder / "runs",
-        progress=False,
-        **how,
-    )
+    places = {"results": folder / "results", "runs": folder / "runs"}
+    return train_run(name, profile="tiny", slices=slices, progress=False, **places, **how)
 
 
 def weights(folder, name):
@@ -41,15 +26,16 @@ def weights(folder, name):
 
 
 @pytest.mark.parametrize("name", ["table2-lungs", "table3-miniseg", "beyond-unet"])
-def test_it_fits_as_the_trainer_does(name, tiny_store, tmp_path):
-    usual = train(name, tmp_path / "usual", tiny_store)
-    fast = train(name, tmp_path / "fast", tiny_store, fit=FastFits())
+def test_it_fits_as_the_trainer_does(name, trained, tmp_path):
+    where = trained.folder if name in trained.records else tmp_path / "usual"
+    usual = trained.records.get(name) or train(name, where, trained.slices)
+    fast = train(name, tmp_path / "fast", trained.slices, fit=FastFits())
     for a, b in zip(usual["fit"]["history"], fast["fit"]["history"], strict=True):
         assert a["epoch"] == b["epoch"]
         for key in ("train_loss", "val_loss", "val_dsc"):
             assert a[key] == pytest.approx(b[key], abs=2e-6), key
     assert fast["fit"]["best_epoch"] == usual["fit"]["best_epoch"] and fast["fit"]["form"] == "eager"
-    ours, theirs = weights(tmp_path / "fast", name), weights(tmp_path / "usual", name)
+    ours, theirs = weights(tmp_path / "fast", name), weights(where, name)
     for key, value in theirs.items():
         torch.testing.assert_close(ours[key], value, atol=1e-5, rtol=1e-4)
 
@@ -65,8 +51,8 @@ def test_each_step_is_compiled_once(monkeypatch):
 
     compiler = functools.partial(torch.compile, backend=backend)
     monkeypatch.setattr(torch, "compile", compiler)
-    network = build_network("full", widths=(4, 6, 9)).to(memory_format=torch.channels_last)
-    image, mask = torch.rand(2, 1, 32, 32), torch.zeros(2, 1, 32, 32)
+    network = build_network("full", widths=(4, 6)).to(memory_format=torch.channels_last)
+    image, mask = torch.rand(2, 1, 16, 16), torch.zeros(2, 1, 16, 16)
     steps = Steps(network, (image, mask), learning_rate=1e-3, form="eager")
     forward, made = steps._compiled(), []
     for step, training in ((steps._train, True), (steps._evaluate, False)):
@@ -77,7 +63,8 @@ def test_each_step_is_compiled_once(monkeypatch):
     assert made == [1, 1, 1, 2, 2, 2]
 
 
-def test_a_second_run_of_one_process_is_what_it_is_alone(tiny_store, tmp_path):
+def test_a_second_run_of_one_process_is_what_it_is_alone(tiny_store, tiny, tmp_path, monkeypatch):
+    monkeypatch.setitem(PROFILES, "tiny", dataclasses.replace(tiny, max_epochs={"lungs": 1}))
     shared = FastFits()
     train("table2-lungs", tmp_path / "shared", tiny_store, fit=shared)
     train("table2-lungs-seed1", tmp_path / "shared", tiny_store, fit=shared)
@@ -87,19 +74,21 @@ def test_a_second_run_of_one_process_is_what_it_is_alone(tiny_store, tmp_path):
     assert len(shared._steps) == 1
 
 
-def test_it_stops_early_and_at_its_deadline(tiny_store, tmp_path, monkeypatch):
-    late = train("table2-lungs", tmp_path / "late", tiny_store, fit=FastFits(), deadline=0.0)["fit"]
+def test_it_stops_early_and_at_its_deadline(tiny_store, tiny, tmp_path, monkeypatch):
+    late = train("table2-lungs", tmp_path, tiny_store, fit=FastFits(), deadline=0.0)["fit"]
     assert late["epochs"] == 1 and late["out_of_time"] and not late["stopped_early"]
-    monkeypatch.setitem(PROFILES, "tiny", dataclasses.replace(TINY, patience=1, learning_rate=0.0))
+    anew = train("table2-lungs", tmp_path, tiny_store, fit=FastFits())["fit"]
+    assert anew["epochs"] == 3 and "out_of_time" not in anew
+    monkeypatch.setitem(PROFILES, "tiny", dataclasses.replace(tiny, patience=1, learning_rate=0.0))
     stopped = train("table2-lungs-seed1", tmp_path, tiny_store, fit=FastFits())["fit"]
     assert stopped["epochs"] < 3 and stopped["stopped_early"] or stopped["best_epoch"] == stopped["epochs"]
 
 
-def test_runs_share_a_graph_where_network_and_input_are_alike():
+def test_runs_share_a_graph_where_network_and_input_are_alike(tiny):
     keys = {
-        name: key_of(get_run(name), TINY)
+        name: key_of(get_run(name), tiny)
         for name in ("table2-lungs", "table2-infection-seed1", "table4-full")
     }
     assert len(set(keys.values())) == 1
     others = ("alt-concat-infection", "alt-relu-lungs", "table4-bu", "beyond-context")
-    assert len({key_of(get_run(name), TINY) for name in (*others, "table2-lungs")}) == 5
+    assert len({key_of(get_run(name), tiny) for name in (*others, "table2-lungs")}) == 5
