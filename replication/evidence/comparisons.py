@@ -12,7 +12,7 @@ from replication.evidence.ledger import paper_numbers
 from replication.evidence.records import Record
 from replication.evidence.tables import our_records
 from replication.training.grid import ROWS, RUNS
-from replication.training.profiles import PROFILES, Profile
+from replication.training.profiles import PROFILES
 
 LAST = 5  # epochs, against as many before them, that tell whether a training was still getting better
 UNITS = {"slice": "seeds", "patient": "folds"}  # what a protocol is repeated over
@@ -125,7 +125,8 @@ def reductions(results: str | Path, *, data: str | None = None) -> pd.DataFrame:
         results, tuple(dict.fromkeys(name for p in changed for name in (p.beside or "", p.name))), data=data
     )
     rows = [
-        _reduction(profile, name, ours)
+        {"change": profile.change}
+        | _beside(ours.accepted[profile.beside or ""][name], ours.accepted[profile.name][name])
         for profile in changed
         for name in ours.accepted[profile.name]
         if name in ours.accepted[profile.beside or ""]
@@ -134,43 +135,33 @@ def reductions(results: str | Path, *, data: str | None = None) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def _reduction(profile: Profile, name: str, ours: Ours) -> dict[str, object]:
-    before, after = (ours.accepted[p][name] for p in (profile.beside or "", profile.name))
-    scores = [record["test"]["pooled"]["dsc"] for record in (before, after)]
+def _beside(before: Record | None, after: Record) -> dict[str, Any]:
+    """A run under two budgets: pooled DSC (NaN: not run), and of the second what its training was."""
+    scores = [record["test"]["pooled"]["dsc"] if record else float("nan") for record in (before, after)]
     return {
-        "run": name, "protocol": RUNS[name].protocol, "change": profile.change,
-        "before": scores[0], "after": scores[1], "difference": scores[1] - scores[0],
-        "best epoch": after["fit"]["best_epoch"], "epochs": after["fit"]["epochs"],
+        "run": after["run"], "protocol": RUNS[after["run"]].protocol, "before": scores[0], "after": scores[1],
+        "difference": scores[1] - scores[0], "best epoch": after["fit"]["best_epoch"], "epochs": after["fit"]["epochs"],
     }  # fmt: skip
 
 
-def at_full_size(results: str | Path | Ours, *, beside: str = "cpu") -> pd.DataFrame:
-    """Runs of the profile `paper` beside the same runs of a smaller one: size, batch and epochs differ.
+def at_full_size(results: str | Path | Ours) -> pd.DataFrame:
+    """Runs of the profile `paper` beside the same runs of `cpu`: size, batch and epochs differ.
 
     Trainings that their clock cut short are here, and in no table (`Ours.cut_short`).
 
     Args:
         results: see `our_records`.
-        beside: the smaller profile.
 
     Returns:
         A row for each run, in the grid's order: run, protocol, before (pooled DSC; NaN: not run), after,
         difference, best epoch, epochs, ended ("stopped early", "all epochs", "out of time").
     """
     ours = our_records(results)
-    whole, small = (ours.accepted.get(profile, {}) for profile in ("paper", beside))
+    whole, small = (ours.accepted.get(profile, {}) for profile in ("paper", "cpu"))
     full = whole | ours.cut_short.get("paper", {})
-    rows = []
-    for name in (name for name in RUNS if name in full):
-        fit, dsc = full[name]["fit"], full[name]["test"]["pooled"]["dsc"]
-        before = small[name]["test"]["pooled"]["dsc"] if name in small else float("nan")
-        rows.append(
-            {
-                "run": name, "protocol": RUNS[name].protocol, "before": before, "after": dsc,
-                "difference": dsc - before, "best epoch": fit["best_epoch"], "epochs": fit["epochs"],
-                "ended": _ended(full[name]),
-            }
-        )  # fmt: skip
+    rows = [
+        _beside(small.get(name), full[name]) | {"ended": _ended(full[name])} for name in RUNS if name in full
+    ]
     columns = ["run", "protocol", "before", "after", "difference", "best epoch", "epochs", "ended"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -182,8 +173,8 @@ def _ended(record: Record) -> str:
     )
 
 
-def at_equal_epochs(results: str | Path | Ours, *, epoch: int = 10, profile: str = "paper") -> pd.DataFrame:
-    """Infection on random slices, every network of a profile after the same number of epochs, cut short or not.
+def at_equal_epochs(results: str | Path | Ours, *, epoch: int = 10) -> pd.DataFrame:
+    """Infection on random slices, every network at the paper's size after the same number of epochs, cut short or not.
 
     Args:
         results: see `our_records`.
@@ -193,16 +184,16 @@ def at_equal_epochs(results: str | Path | Ours, *, epoch: int = 10, profile: str
         A row for each run that had so many, the highest first: run, validation (pooled DSC of the validation slices
         after that epoch), test (pooled DSC of the kept epoch), epochs, ended (as in `at_full_size`).
     """
-    lines = at_full_size(results).query("protocol == 'slice'").set_index("run")
     ours = our_records(results)
-    of = ours.accepted.get(profile, {}) | ours.cut_short.get(profile, {})
+    of = ours.accepted.get("paper", {}) | ours.cut_short.get("paper", {})
     rows = [
         {
-            "run": run, "validation": of[run]["fit"]["history"][epoch - 1]["val_dsc"], "test": lines.loc[run, "after"],
-            "epochs": int(lines.loc[run, "epochs"]), "ended": lines.loc[run, "ended"],
+            "run": line["run"], "validation": of[line["run"]]["fit"]["history"][epoch - 1]["val_dsc"],
+            "test": line["after"], "epochs": line["epochs"], "ended": line["ended"],
         }
-        for run in lines.index
-        if RUNS[run].target == "infection" and RUNS[run].seed == 0 and len(of[run]["fit"]["history"]) >= epoch
+        for line in at_full_size(ours).query("protocol == 'slice'").to_dict("records")
+        for run in (RUNS[line["run"]],)
+        if run.target == "infection" and run.seed == 0 and len(of[run.name]["fit"]["history"]) >= epoch
     ]  # fmt: skip
     columns = ["run", "validation", "test", "epochs", "ended"]
     return pd.DataFrame(rows, columns=columns).sort_values("validation", ascending=False, ignore_index=True)

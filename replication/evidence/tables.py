@@ -1,6 +1,5 @@
 """Tables 1-5 as the paper prints them, with ours below each row, and what was run for them."""
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -109,11 +108,8 @@ def _rows(cells: pd.DataFrame, heads: list[str], *, dry: bool) -> list[dict[str,
 def _with_place(lines: pd.DataFrame) -> pd.Series:
     """Verdicts, with where they were reached if that is less than the paper's, and whose tolerance they have if borrowed."""
     place = (" at " + lines["at"]).where(lines["at"] != "", "")
-    return (
-        lines["verdict"]
-        + place
-        + (" (tolerance of " + lines["borrowed"] + ")").where(lines["borrowed"] != "", "")
-    )
+    borrowed = (" (tolerance of " + lines["borrowed"] + ")").where(lines["borrowed"] != "", "")
+    return lines["verdict"] + place + borrowed
 
 
 def _verdict_of_row(cells: pd.DataFrame) -> str:
@@ -264,7 +260,7 @@ def describe_evaluation(evaluation: dict[str, Any]) -> pd.DataFrame:
     rows = []
 
     def add(score: str, value: float | None, n: int, range_: tuple = (None, None, ""), undefined: int = 0):
-        rows.append((score, _number(value), *map(_number, range_[:2]), range_[2], n, undefined))
+        rows.append((score, value, *range_, n, undefined))
 
     def resampled(found: dict[str, Any]) -> tuple:
         return (
@@ -293,8 +289,4 @@ def describe_evaluation(evaluation: dict[str, Any]) -> pd.DataFrame:
     for key, label in (("share_with_any", "share with any"), ("mean_pixels", "mean pixels")):
         add(f"False positives where truth is empty, {label}", wrong[key], wrong["slices"])
     columns = ["score", "value", "from", "to", "range", "n", "undefined"]
-    return pd.DataFrame(rows, columns=columns).set_index("score")
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else value
+    return pd.DataFrame(rows, columns=columns).set_index("score").astype(dict.fromkeys(columns[1:4], float))

@@ -137,6 +137,8 @@ def test_every_source_ends_upright_and_base_first(store, name):
                for flag in ("True", "False")}  # fmt: skip
     # Drawn opacities are basal, so infected slices come first where the base does.
     assert np.mean(indices["True"]) < np.mean(indices["False"])
+    order = sorted(indices["True"] + indices["False"])
+    assert order[0] + order[-1] == DEPTH - 1  # as many slices without lung at either end
 
 
 def test_both_formats_end_on_one_grey_scale(store):

@@ -8,8 +8,8 @@ from scipy.stats import t as student_t
 from chslib.metrics import evaluate
 from replication.evidence.comparisons import at_full_size, differences, gains, scores_of
 from replication.evidence.counts import count_answer
-from replication.evidence.estimates import COLUMNS, Ours, shorten
-from replication.evidence.ledger import LEDGER_COLUMNS, NOT_RUN, ledger, mean_and_std, paper_numbers
+from replication.evidence.estimates import COLUMNS, Ours
+from replication.evidence.ledger import LEDGER_COLUMNS, NOT_RUN, ledger, paper_numbers
 from replication.evidence.steps import steps
 from replication.evidence.tables import DRY_RUN, claims, describe, shown_gains, styled, table
 from replication.evidence.totals import distinct_scores, totals
@@ -355,12 +355,16 @@ def test_the_size_of_each_step_is_held_against_ours(tmp_path, full):
     # Ours are +0.10 each. Of the paper's, those within this margin and the rounding of two numbers, 0.01:
     assert found["paper"][~found["excluded"]].round(2).tolist() == [0.07, 0.1, 0.13]
     assert line["excluded"] and line["n"] == 3
+    # Two seeds 0.02 apart: a deviation of 0.01414, and t at 1 - 0.025 / 10 for a freedom of 2 is 14.089, so a margin of
+    # 0.199, and 0.01 for the rounding. The paper's step is 0.36.
+    for rib, excluded in ((0.663, False), (0.659, True)):
+        for seed, off in (("", -0.01), ("-seed1", 0.01)):
+            write(tmp_path, a_record(f"table4-bu{seed}", dsc=0.51 + off))
+            write(tmp_path, a_record(f"table4-rib{seed}", dsc=rib + off))
+        assert steps(Ours(tmp_path)).loc["Table 4, BU+RIB less BU", "excluded"] == excluded
 
 
-def test_small_helpers():
-    assert mean_and_std([0.5]) == "0.500" and mean_and_std([0.5, 0.7]) == "0.600 ± 0.141"
-    assert shorten(["table2-lungs", "table2-lungs-seed1"]) == "table2-lungs, -seed1"
-    assert shorten([f"table4-bu-patient-fold{k}" for k in (0, 1, 4)]) == "table4-bu-patient-fold0, 1, 4"
+def test_a_run_in_words():
     described = describe(a_record())
     assert "1,234 parameters" in described["network"] and described["split"] == "whole patients, fold 0 of 5"
     assert described["test patients"] == "a, b_1"

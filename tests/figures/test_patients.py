@@ -10,11 +10,11 @@ import pytest
 from chslib.metrics import scores
 from replication.analysis.leak import patient_scores
 from replication.evidence.audit import implied_shares
-from replication.evidence.comparisons import infection_rows
+from replication.evidence.comparisons import courses, infection_rows
 from replication.evidence.estimates import Ours
 from replication.evidence.records import pooled_counts
 from replication.figures.cases import plot_confusion
-from replication.figures.curves import learning_curves, plot_learning
+from replication.figures.curves import learning_curves, plot_courses, plot_history, plot_learning
 from replication.figures.density import plot_densities
 from replication.figures.patients import plot_hard_patients, plot_patients, plot_slice_scores
 from replication.figures.scores import plot_rows
@@ -112,6 +112,17 @@ def test_learning_curves_are_those_of_the_records_by_run_and_epoch(ours: Ours) -
     shown = curves.loc[(records[1]["run"], told["epoch"])]
     assert (shown["training"], shown["validation"]) == (told["train_loss"], told["val_loss"])
     assert learning_curves([]).empty
+
+
+def test_curves_of_a_run_are_its_record_s_and_mark_the_epoch_that_was_kept(ours: Ours) -> None:
+    fit = ours.best("table3-miniseg")[1][0]["fit"]
+    left, right = plot_history({"fit": fit}).axes
+    drawn = [list(line.get_ydata()) for line in (*left.lines[:2], right.lines[0])]
+    assert drawn == [[e[key] for e in fit["history"]] for key in ("train_loss", "val_loss", "val_dsc")]
+    assert {axis.lines[-1].get_xdata()[0] for axis in (left, right)} == {fit["best_epoch"]}
+    of = courses(ours)
+    dots = [line.get_xydata()[0] for line in plot_courses(of).axes[0].lines if line.get_marker() == "o"]
+    assert np.allclose(dots, [(k, scores[k - 1]) for k, scores in zip(of["best epoch"], of["scores"])])
 
 
 def test_learning_is_drawn_for_each_network_and_protocol_with_means_over_folds(ours: Ours) -> None:

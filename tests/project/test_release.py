@@ -51,20 +51,12 @@ def test_a_package_built_far_from_git_has_the_same_version_and_files(made: Path,
     """The sdist unpacked: no .git there, nor above it."""
     shutil.unpack_archive(made / f"chslib-{VERSION}.tar.gz", tmp_path)
     (source,) = tmp_path.iterdir()
-    build = [
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "-q",
-        "--no-deps",
-        "--no-build-isolation",
-        "-w",
-        tmp_path / "out",
-        source,
-    ]
+    build = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation"]
     subprocess.run(
-        build, check=True, capture_output=True, env=os.environ | {"GIT_CEILING_DIRECTORIES": str(tmp_path)}
+        [*build, "-w", tmp_path / "out", source],
+        check=True,
+        capture_output=True,
+        env=os.environ | {"GIT_CEILING_DIRECTORIES": str(tmp_path)},
     )
     (again,) = (tmp_path / "out").iterdir()
     assert again.name == f"chslib-{VERSION}-py3-none-any.whl"

@@ -83,7 +83,11 @@ def test_outliers_do_not_decide_what_the_numbers_are(change, kind, value, drawn,
     numbers[outliers(numbers.shape, "spread")] = value
     scan = Scan(put(numbers, drawn.affine))
     assert scan.intensity.kind == kind
+    if not scan.intensity.windowed:
+        planes = np.stack([scan.plane(k) for k in range(scan.shape[2])])
+        assert np.median(planes) == pytest.approx(np.median(drawn.hu), abs=2)
     low, high = scan.intensity.ends
+    assert (low, high) == ((0, 255) if scan.intensity.windowed else (-1024, 2000))  # register row 70
     assert all(low <= scan.plane(k).min() and scan.plane(k).max() <= high for k in range(scan.shape[2]))
 
 

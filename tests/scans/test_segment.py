@@ -100,7 +100,7 @@ def test_padding_makes_a_square_in_millimetres_and_is_taken_off_again(shape, spa
     high, wide = (rows + top + bottom) * spacing[0], (columns + left + right) * spacing[1]
     assert abs(high - wide) <= max(spacing) and abs(top - bottom) <= 1 and abs(left - right) <= 1
     hu = np.full((columns, rows, 2), -1024, np.int16)
-    hu[4:-4, 5:-5] = 40
+    hu[4:-9, 5:-12] = 40  # nearer to two of the sides: turned about, it is another
     scan = Scan(put(hu, np.diag([-spacing[1], spacing[0], 5, 1])))
     seen = prepare.prepared(scan, size=256, origin=ORIGIN)[:, 0] > 50
     back = prepare.restored(seen.astype(np.uint8), scan)

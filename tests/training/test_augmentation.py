@@ -58,6 +58,13 @@ def test_a_mirrored_slice_is_mirrored_left_for_right(change, expected, batch):
     assert torch.allclose(centre(mask), torch.tensor(expected), atol=0.01)
 
 
+def test_a_turned_slice_keeps_its_size_and_its_distance_from_the_middle(batch):
+    _, mask = replace(STILL, flip=0.5, rotation=15).of_epoch(seed=0, epoch=0)(*batch)
+    away, before = ((centre(of) - 31.5).norm(dim=1) for of in (mask, batch[1]))
+    assert torch.allclose(away, before, atol=0.3) and len(centre(mask).unique(dim=0)) == len(mask)
+    assert torch.allclose(mask.sum((1, 2, 3)), batch[1].sum((1, 2, 3)), rtol=0.03)
+
+
 def test_a_shift_is_a_share_of_the_side(batch):
     _, mask = replace(STILL, shift=0.1).of_epoch(seed=0, epoch=0)(*batch)
     way = (centre(mask) - centre(batch[1])).abs()
