@@ -38,6 +38,24 @@ def between_the_lungs(lungs: NDArray) -> int:
     return int(low + across[low:high].argmin())
 
 
+def _stretched(scan: Scan, weights: dict[str, Any]) -> str | None:
+    """Between which ends this scan's slices lie, and those that the weights learnt from; None where both are the same."""
+    learnt = weights.get("ends")
+    if (
+        scan.intensity is None
+        or "minmax-clahe" not in weights.get("preparation", "")
+        or learnt == list(scan.intensity.ends)
+        or learnt
+        and scan.intensity.windowed
+    ):
+        return None
+    own = "each one's own darkest and brightest voxel"
+    theirs = "{:g} and {:g} HU".format(*learnt) if learnt else own
+    return "slices are stretched between {:g} and {:g}; the weights learnt from slices stretched between {} (register row 70)".format(
+        *scan.intensity.ends, theirs
+    )
+
+
 def report(
     scan: Scan, found: Found, *, sha256: str, cleaning: Cleaning, weights: dict[str, Any]
 ) -> dict[str, Any]:
@@ -75,6 +93,7 @@ def report(
         "sides": {side: amounts(part) for side, part in sides.items()},
         "density": density,
         "warnings": [*found.warnings, *hardly_differ(density)],
+        "stretched": _stretched(scan, weights),
         "cleaning": {"steps": asdict(cleaning), "voxels_taken": found.taken},
         "weights": weights,
         "version": chslib.__version__,

@@ -180,7 +180,7 @@ def _told(lungs: Stage, infection: Stage) -> dict[str, Any]:
     return {
         "name": infection.name, "size": infection.size,
         "sha256": {k: s.sidecar.get("sha256") or s.sidecar["record"]["weights_sha256"] for k, s in stages.items()},
-        "preparation": infection.origin.prepared, "licence": infection.origin.licence,
+        "preparation": infection.origin.prepared, "ends": infection.origin.ends, "licence": infection.origin.licence,
         "dsc": {k: None if s.dsc is None else round(s.dsc, 3) for k, s in stages.items()},
         **({} if infection.sidecar["first_stage"] else {"lungs": lungs.name}),
     }  # fmt: skip

@@ -13,7 +13,7 @@ from PIL import Image
 from replication.cli import main
 from replication.data.fusing.fusion import fuse
 from replication.data.reading.scan import Scan
-from replication.data.slices.origin import KNOWN
+from replication.data.slices.origin import KNOWN, read_origin
 from replication.data.slices.store import read_store
 from replication.scans import cleaning, output, prepare
 from replication.scans.cleaning import clean_lungs
@@ -89,6 +89,12 @@ def test_slices_are_prepared_as_those_that_the_weights_were_trained_on(how, put,
         store = read_store(tmp_path / "store", size=size, progress=False)
         ours = prepare.prepared(scan, size=size, origin=origin)
         assert len(store) and np.array_equal(ours[store.table["slice_index"], 0], store.ct)
+    made = read_origin(tmp_path / "store", "")  # what weights trained on it will say of themselves
+    none = np.zeros(scan.shape, np.uint8)
+    for ends, said in ((made.ends, None), (None, "each one's own darkest")):
+        known = {"preparation": made.prepared, "ends": ends}
+        told = report(scan, Found(none, none), sha256="", cleaning=NOTHING, weights=known)["stretched"]
+        assert said in told if said and not how else told is None
 
 
 @pytest.mark.parametrize(

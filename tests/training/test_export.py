@@ -18,7 +18,7 @@ from replication.training.networks import make_network
 from replication.training.profiles import get_profile
 
 ORIGIN = {"preparation": "window", "window": [-1000.0, 400.0], "size": 96, "scans": "Ward 7", "terms": "not to be passed on",
-          "public": False}  # fmt: skip
+          "public": False, "ends": None}  # fmt: skip
 LUNGS, INFECTION = "table2-lungs-patient-fold1", "table2-infection-patient-fold1"
 
 

@@ -228,7 +228,7 @@ def _finish(store: Path, settings: dict, records: list[dict], stated: dict | Non
         counts.setdefault(source, Counter()).update(record["counts"])
     told = {
         "preparation": settings["preparation"], "window": settings["window"],
-        **{k: v for k, v in (("all_slices", settings.get("all_slices")), ("stated", stated)) if v},
+        **{k: v for k, v in (*((k, settings.get(k)) for k in ("all_slices", "ends")), ("stated", stated)) if v},
         "size": settings["size"], "slices_in": sum(r["slices_in"] for r in records),
         "slices_out": len(rows), "counts": {source: dict(c) for source, c in counts.items()},
         "duplicates": _copied_volumes(rows),

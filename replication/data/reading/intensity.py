@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 AIR, SOFT = (-1100, -700), (-150, 150)  # HU
 LEAST_AIR, LEAST_SOFT = 0.02, 0.08  # share of a chest's voxels
@@ -119,6 +118,8 @@ def fill_small(plane: NDArray, wrong: NDArray[np.bool_]) -> int:
     """
     if not wrong.any():
         return 0
+    from scipy import ndimage
+
     labels, _ = ndimage.label(wrong, np.ones((3, 3)))
     small = np.bincount(labels.ravel()) <= max(PATCH * wrong.size, LEAST_PATCH)
     small[0] = False

@@ -18,7 +18,6 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy import ndimage
 
 from replication.data.names import source_of
 
@@ -111,6 +110,8 @@ def witnesses(picture: NDArray, lung: NDArray) -> tuple[float, float] | None:
     """
     if min(picture.shape) < SMALLEST:
         return None
+    from scipy import ndimage  # a quarter of a second, which a dry run does not need
+
     grey = np.asarray(_shrink(picture.astype(np.float32), Image.Resampling.BILINEAR), float)
     lung = _shrink(lung.astype(np.uint8) * 255, Image.Resampling.BOX) > 127
     low, high = np.percentile(grey, (1, 99))

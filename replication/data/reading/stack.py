@@ -17,7 +17,12 @@ TOLERANCE = 0.5  # mm; along the stack also at most a quarter of the least dista
 TOLD = 1e-4  # mm from which it is said
 SAME = 1e-3  # mm: closer slices lie at one place
 LEAN = 1.0  # degrees that a stack may lean, as of a scan in NIfTI (`scan.SHEARED`)
-RESAMPLE = "dcm2niix resamples it: segment the file that it names {}"
+# What resamples such a stack whatever its voxels' type; dcm2niix leaves unsigned ones as they are, under a wrong header.
+RESAMPLE = (
+    "resample it, and segment the file that comes out: pip install dicom2nifti; "
+    'python -c "import dicom2nifti as d, dicom2nifti.settings as s; s.{}(); s.enable_resampling(); '
+    "s.set_resample_padding(-1000); d.convert_directory('THIS FOLDER', 'AN EMPTY FOLDER')\""
+)
 
 
 @dataclass(frozen=True)
@@ -89,7 +94,8 @@ def fit(slices: Sequence[Slice]) -> Stack:
     lean = np.degrees(np.arctan2(np.linalg.norm(step - (step @ normal) * normal), step @ normal))
     if lean > LEAN:
         raise ValueError(
-            f"its slices are stacked {lean:.1f} degrees off their normal (a tilted gantry); {RESAMPLE.format('..._Tilt')}"
+            f"its slices are stacked {lean:.1f} degrees off their normal (a tilted gantry); "
+            + RESAMPLE.format("disable_validate_orthogonal")
         )
     if across.max() > TOLERANCE:
         raise ValueError(
@@ -119,5 +125,5 @@ def _uneven(along: NDArray, distances: NDArray) -> str:
         )
     return (
         f"its slices lie {distances.min():.2f} to {distances.max():.2f} mm apart, unevenly; "
-        f"{RESAMPLE.format('..._Eq')}"
+        + RESAMPLE.format("disable_validate_slice_increment")
     )

@@ -30,6 +30,7 @@ class Origin:
         scans: whose they are, in words.
         terms: on which they may be used, in words.
         public: whether anybody may read the names of patients: published data sets, and drawn volumes.
+        ends: HU that are black and white in every slice of `minmax-clahe` (register row 70); None: each slice has its own.
     """
 
     preparation: str
@@ -38,6 +39,7 @@ class Origin:
     scans: str
     terms: str
     public: bool
+    ends: list[float] | None = None
 
     @property
     def prepared(self) -> str:
@@ -91,6 +93,7 @@ def _origin(told: dict[str, Any]) -> Origin:
         scans=stated.get("name", scans),
         terms=stated.get("licence", terms),
         public=published or bool(volumes) and drawn == len(volumes),
+        ends=told.get("ends", {}).get("hounsfield"),
     )
 
 
