@@ -60,6 +60,10 @@ def test_the_version_and_a_reader_that_stops_early() -> None:
         subprocess.run([*chs_net, "--version"], capture_output=True, text=True).stdout
         == f"chs-net {__version__}\n"
     )
+    failed = subprocess.run([*chs_net, "list", "--profile", "big"], capture_output=True, text=True)
+    assert (
+        failed.returncode == 1 and failed.stdout == "" and failed.stderr.startswith("error: Unknown profile")
+    )
     for arguments in (["list", "--names"], ["data", "fuse", "--help"], []):
         command = subprocess.Popen([*chs_net, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         command.stdout.close()  # `head` that has seen enough
