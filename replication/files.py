@@ -1,9 +1,14 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and a folder that one process writes."""
 
 import json
 import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
@@ -37,3 +42,18 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected a JSON object; mend it or delete it")
     return content
+
+
+@contextmanager
+def alone(memory: Path, *, what: str) -> Iterator[None]:
+    """Refuse a second process, one that does `what`, into the folder above. The system drops the lock of one that dies."""
+    writer = memory / "writer"
+    try:
+        with FileLock(memory / "lock", timeout=0):
+            write_whole(writer, f"process {os.getpid()} on {socket.gethostname()}")
+            yield
+    except Timeout:
+        told = writer.read_text() if writer.exists() else "just begun"
+        raise ValueError(
+            f"{memory.parent}: another {what} writes here ({told}); wait for its end, or choose another folder"
+        ) from None

@@ -29,10 +29,10 @@ from served import (
 )
 
 from replication.cli import main
-from replication.data.fusing.fusion import find_volumes
 from replication.data.getting import archives, inventory, transfer
 from replication.data.getting.download import download
 from replication.data.getting.sources import SOURCES, describe_sources
+from replication.data.reading.own import find_scans
 
 CT, LUNG = "COVID-19-CT-Seg_20cases.zip", "Lung_Mask.zip"
 OF = {"zenodo": tuple(ZENODO), "medseg": tuple(MEDSEG)}
@@ -469,7 +469,7 @@ def test_the_kaggle_mirror(get, server, tmp_path, nested) -> None:
         for part in ("ct", "lung", "infection") for k, volume in enumerate(depths)
     }  # fmt: skip
     assert (volumes / "ct/coronacases_001.nii").stat().st_nlink == 2
-    assert len(find_volumes(volumes)) == 20
+    assert len(find_scans(volumes, published=True)) == 20
     told = get(datasets=("zenodo",))
     assert told["linked"] == 0 and told["fetched"] == [] and server.seen == []
 

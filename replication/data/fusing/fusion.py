@@ -6,11 +6,11 @@
 
 A store without `slices.csv` is unfinished: call `fuse` again and it goes on where it stopped.
 `store/.fusion/` remembers the finished volumes and who is writing. What happens to one volume
-stands in `prepare`, which way up it goes in `orientation`, how its files are read in `nifti`, how
-the two folders are in `folders`.
+stands in `preparation`, which way up it goes in `orientation`, how its files are found in `own` and read in `nifti`.
 """
 
 import csv
+import gzip
 import io
 import os
 import re
@@ -25,11 +25,10 @@ from typing import Any
 from tqdm import tqdm
 
 from replication.data.fusing.preparation import PREPARATIONS, slices_of
-from replication.data.fusing.volume_folders import alone, find_volumes, is_drawn
 from replication.data.names import PARTS, source_of
 from replication.data.reading.intensity import BRIGHTEST, DARKEST, GREY
 from replication.data.reading.own import SOURCE, Own, find_scans, patient_of
-from replication.files import read_json, write_json, write_whole
+from replication.files import alone, read_json, write_json, write_whole
 
 COLUMNS = (
     "slice_id", "source", "volume", "patient", "slice_index", "ct", "lung", "infection",
@@ -103,14 +102,14 @@ def fuse(
         before = read_json(store / ".fusion" / "settings.json")
         if before and "ends" not in before:  # begun when each slice had its own: it keeps them
             del settings["ends"]
-    found = find_volumes(volumes) if published else find_scans(volumes)
+    found = find_scans(volumes, published=published)
     whose = {} if published else {
         name: patient_of(name, paths["ct"], volumes, settings["own"]["patients"]) for name, paths in found.items()
     }  # fmt: skip
     memory = store / ".fusion"
     _check_settings(memory, settings)
     memory.mkdir(parents=True, exist_ok=True)
-    with alone(memory):
+    with alone(memory, what="fusion"):
         _check_settings(memory, settings)  # again: somebody may have begun it meanwhile
         write_json(memory / "settings.json", settings)
         told = _fuse(found, whose, store, settings, workers, progress)
@@ -185,7 +184,7 @@ def _fuse_volume(
     if name in whose:
         settings = settings | {"patient": whose[name]}
     record = slices_of(name, paths, store=store, settings=settings, progress=progress)
-    record |= {"drawn": is_drawn(paths["ct"]), "files": files}
+    record |= {"drawn": _is_drawn(paths["ct"]), "files": files}
     write_json(store / ".fusion" / f"{name}.json", record)
     return record
 
@@ -282,3 +281,13 @@ def _fingerprint(paths: dict[str, Path]) -> dict[str, list]:
         part: [paths[part].name, sum(s.st_size for s in of), max(s.st_mtime_ns for s in of)]
         for part, of in stats.items()
     }
+
+
+def _is_drawn(path: Path) -> bool:
+    """Whether a volume says of itself that it is a phantom's, as `replication.data.phantom` writes it."""
+    if path.is_dir():
+        return False
+    with open(path, "rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
+    with (gzip.open if packed else open)(path, "rb") as file:
+        return b'"phantom"' in file.read(348)[148:228]  # NIfTI's descrip

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from replication.data.names import stem
+from replication.data.names import PARTS, canonical, stem
 from replication.data.reading.kinds import BY_SIMPLEITK, is_dicom, kind_of
 from replication.data.reading.orientation import Turn, judge
 from replication.data.reading.scan import Scan
@@ -75,63 +75,82 @@ def read_patients(path: str | os.PathLike) -> dict[str, str]:
     return told
 
 
-def find_scans(volumes: str | os.PathLike) -> dict[str, dict[str, Path]]:
-    """Name and files of each scan below `volumes`, sorted; `<patient>/<scan>` becomes `<patient>-<scan>`.
+def find_scans(volumes: str | os.PathLike, *, published: bool = False) -> dict[str, dict[str, Path]]:
+    """Name and files of each scan below `volumes`, sorted; see `named_scans` for the names.
 
     Raises:
         FileNotFoundError: no ct folder, or none in it.
-        ValueError: a mask is missing, a name comes twice or cannot be a file's; each with the cure.
+        ValueError: a mask is missing, a name comes twice or cannot be what it should; each with the cure.
     """
     folder = Path(volumes)
     if not (folder / "ct").is_dir():
         raise FileNotFoundError(
-            f"{folder / 'ct'}: no such folder; expected ct, lung and infection with the same names"
+            f"{folder / 'ct'}: no such folder; expected ct, lung and infection with the same names "
+            "(chs-net data phantom writes such a folder)"
         )
-    found: dict[str, dict[str, Path]] = {}
-    missing = []
-    for name, scan in named_scans(folder / "ct").items():
-        found[name] = {"ct": scan}
-        where = scan.relative_to(folder / "ct").parent
-        for part in ("lung", "infection"):
-            beside = folder / part / where
-            there = [p for p in sorted(beside.glob("*")) if _is_scan(p) and _name(p) == _name(scan)]
-            if len(there) != 1:
-                missing.append(
-                    f"{name}: {len(there)} {part} masks; expected one, {beside / _name(scan)}.nii.gz"
-                )
-            else:
-                found[name][part] = there[0]
-    if not found:
+    files = {part: named_scans(folder / part, published=published, strict=part == "ct") for part in PARTS}
+    if not files["ct"]:
         raise FileNotFoundError(f"{folder / 'ct'}: holds no .nii.gz or .nii file and no DICOM folder")
+    missing = [
+        f"{name}: the {part} mask {folder / part / scan.relative_to(folder / 'ct').parent / _name(scan)}.nii.gz "
+        f"is missing; put it there, or take {scan.name} out of {scan.parent}"
+        for name, scan in files["ct"].items() for part in PARTS[1:] if name not in files[part]
+    ]  # fmt: skip
     if missing:
         raise ValueError("\n".join(missing))
-    return dict(sorted(found.items()))
+    return {name: {part: files[part][name] for part in PARTS} for name in sorted(files["ct"])}
 
 
-def named_scans(ct: Path) -> dict[str, Path]:
-    """Name and path of each scan in the `ct` folder of annotated scans.
+def named_scans(folder: Path, *, published: bool = False, strict: bool = True) -> dict[str, Path]:
+    """Name and path of each scan in one of the three folders of annotated scans.
+
+    Args:
+        published: files side by side, under any name that `names.canonical` knows, which makes it one; otherwise
+            any scans in any folders: `<patient>/<scan>` becomes `<patient>-<scan>`.
+        strict: a name that cannot be is an error; else it is left out.
 
     Raises:
-        ValueError: a name comes twice or cannot be a file's.
+        ValueError: a name comes twice, or cannot be; or, of the published, something that is no file.
     """
     found: dict[str, Path] = {}
-    for scan in _scans_in(ct):
-        name = "-".join([*scan.relative_to(ct).parent.parts, _name(scan)])
-        if not SAFE.fullmatch(name) or name in found:
+    for scan in _scans_in(folder, published=published):
+        name = "-".join([*scan.relative_to(folder).parent.parts, _name(scan)])
+        try:
+            name = canonical(name) if published else _safe(name)
+        except ValueError as error:
+            if strict:
+                raise ValueError(f"{scan}: {error}") from error
+            continue
+        if name in found:
             raise ValueError(
-                f"{scan}: {'the name ' + name + ' comes twice' if name in found else 'a name of letters, digits, blanks and .,_+-() is expected'}; rename it"
+                f"{folder}: {name} lies there twice, as {found[name].name} and {scan.name}; keep one of them"
             )
         found[name] = scan
     return found
 
 
-def _scans_in(folder: Path) -> list[Path]:
-    scans = []
-    for path in sorted(p for p in folder.iterdir() if p.name[0] != "."):
-        if path.is_dir():
+def _safe(name: str) -> str:
+    if not SAFE.fullmatch(name):
+        raise ValueError(
+            f"the name {name!r}; expected letters, digits, blanks and .,_+-(), as of a file; rename it"
+        )
+    return name
+
+
+def _scans_in(folder: Path, *, published: bool) -> list[Path]:
+    scans: list[Path] = []
+    # A leading dot marks a file that somebody is still writing.
+    for path in sorted(p for p in folder.iterdir() if p.name[0] != ".") if folder.is_dir() else ():
+        if published and stem(path.name):
+            if not path.is_file():
+                raise ValueError(
+                    f"{path}: expected a file, not a folder or a broken link; put the volume there"
+                )
+            scans.append(path)
+        elif path.is_dir() and not published:
             holds_dicom = any(p.is_file() and is_dicom(p) for p in path.iterdir())
-            scans += [path] if holds_dicom else _scans_in(path)
-        elif _is_scan(path):
+            scans += [path] if holds_dicom else _scans_in(path, published=False)
+        elif not published and _is_scan(path):
             scans.append(path)
     return scans
 
