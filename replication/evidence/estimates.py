@@ -18,7 +18,7 @@ from chslib.network import ARMS, WIDTHS, CHSNet, build_network, count_parameters
 from replication.data.getting.sources import SOURCES
 from replication.data.slices.splits import FOLDS
 from replication.evidence.budgets import ANSWERING
-from replication.evidence.records import Record, load_records
+from replication.evidence.records import HEADLINE, Record, load_records
 from replication.evidence.verdicts import Spread, pooled_spread
 from replication.peers import build_peer
 from replication.training.grid import ALIASES, SETTINGS, get_run, table_networks
@@ -199,8 +199,7 @@ def comparable(results: str | Path, networks_of: str = "best") -> tuple[Ours, Ou
     """
     every = Ours(results, ANSWERING if networks_of == "best" else (networks_of,))
     if networks_of == "best":
-        headline = ["table2-lungs", "table2-infection"]
-        networks_of = every.alike(headline, protocols=("slice", "patient")) or "cpu"
+        networks_of = every.alike(HEADLINE, protocols=("slice", "patient")) or "cpu"
     return every, every.only(networks_of)
 
 

@@ -14,20 +14,11 @@ import pandas as pd
 
 from replication.evidence.budgets import ANSWERING
 from replication.evidence.counts import count_answer
-from replication.evidence.estimates import (
-    COLUMNS,
-    Ours,
-    code_answer,
-    parameters,
-    record_answer,
-    shorten,
-)
+from replication.evidence.estimates import Ours, code_answer, parameters, record_answer, shorten
 from replication.evidence.records import first_stage_warning, is_foreign
 from replication.evidence.verdicts import Judgement, judge_claim, judge_parameters, judge_same, judge_score
 from replication.training.grid import get_run
 from replication.training.profiles import get_profile
-
-__all__ = ["COLUMNS", "KINDS", "LEDGER_COLUMNS", "NOT_RUN", "ledger", "mean_and_std", "paper_numbers"]
 
 PAPER_NUMBERS = Path(__file__).with_name("paper_numbers.csv")
 NOT_RUN = "not run"

@@ -17,6 +17,7 @@ import numpy as np
 
 from chslib.metrics import COUNTS, evaluate
 from chslib.network import ARMS
+from replication.provenance import digest
 from replication.training.grid import ALIASES, RUNS, run_settings
 from replication.training.profiles import get_profile
 
@@ -83,10 +84,6 @@ def _digest_problem(record: Record) -> str | None:
         return f"schema {record['schema']!r}, expected one of {SCHEMAS}"
     if record["schema"] < 2:
         return None
-    from replication.provenance import (
-        digest,  # brings lightning along, which a reader of schema 1 can do without
-    )
-
     if record.get("digest") != digest(record):
         return "its digest is not that of its content, it was changed after it was written"
     return None
@@ -182,9 +179,8 @@ def _leaves(tree: dict[str, Any], above: tuple[str, ...] = ()) -> list[tuple[tup
 def patients_of(slice_ids: list[str], patients: list[str]) -> list[str] | None:
     """Whose slice each is, where the names tell: one patient's name begins each slice's."""
     known = set(patients)
-    heads = (
-        accumulate(name.split("_")[:-1], "{}_{}".format) for name in slice_ids
-    )  # a, a_b, a_b_c of a_b_c_7
+    # a, a_b, a_b_c of a_b_c_7
+    heads = (accumulate(name.split("_")[:-1], "{}_{}".format) for name in slice_ids)
     owners = [[head for head in of if head in known] for of in heads]
     if any(len(owner) != 1 for owner in owners) or {owner[0] for owner in owners} != set(patients):
         return None
