@@ -201,7 +201,7 @@ def test_what_the_sentences_judge_still_holds(numbers, scores, copied) -> None:
     }
     records = load_records(ROOT / "results", "paper")[0]
     whole = {run: record["test"]["pooled"]["dsc"] for run, record in records.items()}
-    thirty = {run: float(numbers.value(f"dsc cpu-30/{run}")) for run in (SLICE, "table4-full")}
+    thirty = {run: float(numbers.value(f"dsc cpu-30/{run}")) for run in (SLICE, "table4-full", "table4-bu")}
     apart = np.mean(new[SLICE]) - np.mean(new["table3-miniseg"])
     ablations = [
         [scores[run]["dsc"] for run in runs]
@@ -316,8 +316,7 @@ def test_what_the_sentences_judge_still_holds(numbers, scores, copied) -> None:
             abs(again - scores["table3-miniseg-patient-fold0"]["dsc"]) > 0.5 * -longer["cpu-long"]["patient"],
         "More epochs raised the score of the paper’s protocol": longer["cpu-long"]["slice"] > 0.03 and min(
             thirty[run] - scores[run]["dsc"] for run in thirty) > 0.03,
-        "**The second network in a row added nothing where both were trained long.**": thirty[SLICE] <= thirty["table4-full"] + 0.005,
-        "trained long, the cascade is not ahead of one network": thirty[SLICE] <= thirty["table4-full"] + 0.005,
+        "**Trained long, the plain U-Net does as well as either.**": max(thirty.values()) - thirty["table4-bu"] < 0.02,
         "More epochs did not raise MiniSeg’s score on new patients, in one fold": longer["cpu-long"]["patient"] <= 0,
         "raise both": min(longer["cpu-256"].values()) > 0,
         "the lungs better than there": scores["table2-lungs"]["dsc"] > 0.96,
