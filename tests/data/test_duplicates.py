@@ -11,7 +11,6 @@ from PIL import Image
 
 from replication.data.fusing.duplicates import SAME, SHARE, VERDICTS, find_duplicates, match_volumes
 from replication.data.fusing.picture_matching import first_fit, warp
-from replication.data.fusing.picture_matching import first_fit, warp
 from replication.data.names import patient_of, source_of
 from replication.data.phantom.volumes import TWINS, make_volume
 
@@ -156,13 +155,6 @@ def test_a_copy_is_found_slice_by_slice(pictures, tmp_path, kind):
     volumes["medseg_9"] = changed(pictures[name], COPIES[kind])
     found = find_duplicates(write(tmp_path, volumes), tmp_path)
     assert found == {f"medseg_9_{k:03d}": f"{name}_{k:03d}" for k in pictures[name]}
-
-
-def test_the_first_fit_finds_zoom_and_shift(pictures):
-    scan = np.stack([*pictures["coronacases_001"].values()]).astype(np.float32)
-    moved = np.array([1.06, 1.06, 5.3, -7.4])  # rows' and columns' zoom, their shifts in pixels
-    similarity, found = first_fit(scan, warp(scan, moved))
-    assert similarity > 0.98 and found == pytest.approx(moved, abs=0.6)
 
 
 def test_the_first_fit_finds_zoom_and_shift(pictures):
