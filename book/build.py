@@ -174,8 +174,7 @@ def describe_address(html: Path, root: str) -> None:
     first, index = html / f"{root}.html", html / "index.html"
     told = re.findall(r'<meta (?:name|property)="(?:description|og:|twitter:).*', first.read_text("utf-8"))
     text = "\n".join(told).replace('content="../', 'content="')
-    leads = index.read_text("utf-8").splitlines()[0]  # what stands below is of an earlier build
-    index.write_text(f"{leads}\n{text}\n", encoding="utf-8")
+    index.write_text(f"{index.read_text('utf-8')}\n{text}\n", encoding="utf-8")
 
 
 def build(source: Path, out: Path) -> Path:

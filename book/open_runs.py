@@ -3,7 +3,9 @@
 from collections.abc import Iterable
 from typing import Any
 
-HEAD = "| Run, and how far at full size | Decides | Answered meanwhile | Time |\n|---|---|---|---|"
+from run_status import markdown
+
+HEAD = ("Run, and how far at full size", "Decides", "Answered meanwhile", "Time")
 
 
 def open_runs(numbers: Any) -> list[dict[str, str]]:
@@ -61,10 +63,10 @@ def _time(numbers: Any, run: str) -> str:
 def table(numbers: Any) -> str:
     """The runs as Markdown."""
     rows = [
-        f"| `{of['run']}`, {of['state']} | {of['decides']} | {of['meanwhile']} | {of['time']} |"
+        (f"`{of['run']}`, {of['state']}", of["decides"], of["meanwhile"], of["time"])
         for of in open_runs(numbers)
     ]
-    return "\n".join([HEAD, *rows]) if rows else "None: each row has a record of full size."
+    return markdown(HEAD, rows) if rows else "None: each row has a record of full size."
 
 
 def command(numbers: Any) -> str:

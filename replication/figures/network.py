@@ -78,26 +78,25 @@ def _u(axis: Axes, shapes: Shapes, *, x: float, y: float, scale: float, words: b
             axis.add_patch(plt.Rectangle((at - wide / 2, base), wide, tall, fc=colour, ec="none"))
             if words:  # beside the bar: the arrows come and go above and below it
                 beside, side = (-1, "right") if name == "encoder" and level < depth else (1, "left")
-                axis.text(at + beside * (wide / 2 + 0.04), base + tall, str(shapes[part][0]), ha=side, va="top",
-                          fontsize=POINTS, color=colour if name == "encoder" else "0.1", weight="bold")  # fmt: skip
+                ink = colour if name == "encoder" else "0.1"
+                place = at + beside * (wide / 2 + 0.04), base + tall
+                _words(axis, place, str(shapes[part][0]), side, "top", color=ink, weight="bold")
         if level < depth:
             _arrow(axis, (left, base), (left + step, base - drop + tall - 0.02 * scale), VERMILION)
             _arrow(axis, (right - step, base - drop + tall - 0.02 * scale), (right, base), SKY)
-            gate = f"attention.{level}" in shapes
-            _arrow(
-                axis,
-                (left + 0.2 * scale, base + tall / 2),
-                (right - 0.2 * scale, base + tall / 2),
-                GREEN if gate else GREY,
-            )
+            gate, middle = f"attention.{level}" in shapes, base + tall / 2
+            ends = (left + 0.2 * scale, middle), (right - 0.2 * scale, middle)
+            _arrow(axis, *ends, GREEN if gate else GREY)
             if words:
                 side = "{1} × {2}".format(*shapes[f"encoder.{level}"])
-                axis.text(
-                    x - 0.4, base + tall / 2, side, ha="right", va="center", fontsize=POINTS, color=GREY
-                )
+                _words(axis, (x - 0.4, middle), side, "right", color=GREY)
                 if gate:
-                    axis.text((left + right) / 2, base + tall / 2, "SSD", ha="center", va="center", fontsize=POINTS,
-                              color=GREEN, bbox={"boxstyle": "round,pad=0.25", "fc": "white", "ec": GREEN})  # fmt: skip
+                    box = {"boxstyle": "round,pad=0.25", "fc": "white", "ec": GREEN}
+                    _words(axis, ((left + right) / 2, middle), "SSD", "center", color=GREEN, bbox=box)
+
+
+def _words(axis: Axes, at: tuple[float, float], words: str, ha: str, va: str = "center", **look: Any) -> None:
+    axis.text(*at, words, ha=ha, va=va, fontsize=POINTS, **look)
 
 
 def _arrow(axis: Axes, start: tuple[float, float], end: tuple[float, float], colour: str = GREY) -> None:
@@ -123,18 +122,18 @@ def plot_network(network: RAIUNet, *, size: int = 256) -> Figure:
     end, foot = STEP * 2 * depth, -DROP * depth
     block = "RIB" if isinstance(network.bottleneck, ResidualInceptionBlock) else "double convolution"
     channels = f"{network.in_channels} channel{'s' * (network.in_channels > 1)}"
-    axis.text(0, 0.86, f"slice, {channels}", ha="center", va="bottom", fontsize=POINTS)
+    _words(axis, (0, 0.86), f"slice, {channels}", "center", "bottom")
     _arrow(axis, (0, 0.84), (0, 0.64))
-    axis.text(end, 0.86, f"1×1, {shapes['head'][0]} map of logits", ha="center", va="bottom", fontsize=POINTS)
+    _words(axis, (end, 0.86), f"1×1, {shapes['head'][0]} map of logits", "center", "bottom")
     _arrow(axis, (end, 0.64), (end, 0.84))
-    axis.text(depth * STEP, foot - 0.12, "{1} × {2}".format(*shapes["bottleneck"]), ha="center", va="top",
-              fontsize=POINTS, color=GREY)  # fmt: skip
+    side = "{1} × {2}".format(*shapes["bottleneck"])
+    _words(axis, (depth * STEP, foot - 0.12), side, "center", "top", color=GREY)
     kernel = "{}×{}".format(*next(network.up.children()).kernel_size)  # type: ignore[misc]
     keys = [(BLUE, f"{block}, contraction"), (VERMILION, f"{_pool(network.pools[0])}, half"),
             (SKY, f"transposed {kernel}, twice; concatenation; {block}")]  # fmt: skip
     for row, (colour, words) in enumerate(keys):
         axis.text(-1.1, foot - 0.42 - 0.2 * row, "■ ", color=colour, fontsize=POINTS + 2, va="center")
-        axis.text(-0.9, foot - 0.42 - 0.2 * row, words, fontsize=POINTS, va="center")
+        _words(axis, (-0.9, foot - 0.42 - 0.2 * row), words, "left")
     return figure
 
 
@@ -149,26 +148,13 @@ def plot_cascade(network: CHSNet, *, size: int = 256) -> Figure:
     for stage, given, found, y in rows:
         shapes = traced_shapes(stage, size=size)
         _u(axis, shapes, x=0.55, y=y + 0.35, scale=0.5, words=False)
-        axis.text(
-            -0.02,
-            y + 0.5,
-            f"{given}\n{stage.in_channels} × {size} × {size}",
-            ha="right",
-            va="center",
-            fontsize=POINTS,
-        )
+        _words(axis, (-0.02, y + 0.5), f"{given}\n{stage.in_channels} × {size} × {size}", "right")
         _arrow(axis, (0.05, y + 0.5), (0.4, y + 0.5))
         _arrow(axis, (2.35, y + 0.5), (2.6, y + 0.5))
-        axis.text(2.68, y + 0.5, found, ha="left", va="center", fontsize=POINTS)
-        name = f"{type(stage).__name__}\n{count_parameters(stage):,} parameters"
-        axis.text(
-            0.55 + 4 * STEP * 0.5,
-            y - 1.16,
-            name.replace("RAIUNet", "RAIU-Net"),
-            ha="center",
-            va="top",
-            fontsize=POINTS,
-        )
+        _words(axis, (2.68, y + 0.5), found, "left")
+        name = type(stage).__name__.replace("RAIUNet", "RAIU-Net")
+        told = f"{name}\n{count_parameters(stage):,} parameters"
+        _words(axis, (0.55 + 4 * STEP * 0.5, y - 1.16), told, "center", "top")
     for x in (-0.6, 2.95):  # slice and lungs meet in the contour map
         axis.plot([x, x], [0.25, -1.6], color=GREY, lw=1.3)
     axis.plot([-0.6, 2.95], [-1.6, -1.6], color=GREY, lw=1.3)
@@ -209,16 +195,7 @@ def plot_boxes(boxes: Mapping[str, Box], arrows: Iterable[tuple[str, str]], *, w
             _arrow(axis, (xa, ya - tall[a] / 2), (xb + 0.12 * np.sign(xa - xb), yb + tall[b] / 2))
     for name, box in boxes.items():
         style = {"boxstyle": "round,pad=0.3", "fc": "white", "ec": box.colour, "lw": 1.5}
-        axis.text(
-            *at[name],
-            box.words,
-            ha="center",
-            va="center",
-            fontsize=POINTS,
-            linespacing=1.15,
-            bbox=style,
-            zorder=3,
-        )
+        _words(axis, at[name], box.words, "center", linespacing=1.15, bbox=style, zorder=3)
     return figure
 
 
