@@ -15,7 +15,7 @@ import SimpleITK
 ROOT = Path(__file__).resolve().parents[2]
 sys.path += [str(ROOT / "tests/scans"), str(ROOT / "book")]
 from chest import stored  # noqa: E402
-from try_page import RUNTIME, packages  # noqa: E402
+import try_page  # noqa: E402
 
 from replication.data.phantom.volumes import make_volume  # noqa: E402
 from replication.data.reading.intensity import BRIGHTEST, DARKEST  # noqa: E402
@@ -132,7 +132,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray, dic
     folder = tmp_path_factory.mktemp("scans")
     lungs = write(folder)
     try:
-        viewer = packages() / RUNTIME["niivue.js"]
+        viewer = try_page.packages() / try_page.RUNTIME["niivue.js"]
     except OSError as error:
         pytest.skip(str(error))
     command = [node, str(ROOT / "tests/book/try_modules.mjs"), str(folder), str(SIZE), str(viewer)]
@@ -200,3 +200,11 @@ def _named(path: Path) -> Path:
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_is_no_scan_is_refused_in_words(run, name: str) -> None:
     assert REFUSED[name] in run[2][name]["error"]
+
+
+def test_without_npm_the_page_is_a_picture_and_says_why(monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(try_page, "PACKAGES", tmp_path / "none")
+    monkeypatch.setenv("PATH", "/nowhere")
+    told = try_page.page(tmp_path / "try")
+    assert "npm was not there when the book was built" in told
+    assert "<img" in told and "chs-net segment" in told and "<script" not in told and "<button" not in told
