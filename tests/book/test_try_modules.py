@@ -14,8 +14,8 @@ import SimpleITK
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path += [str(ROOT / "tests/scans"), str(ROOT / "book")]
-from chest import stored  # noqa: E402
 import try_page  # noqa: E402
+from chest import stored  # noqa: E402
 
 from replication.data.phantom.volumes import make_volume  # noqa: E402
 from replication.data.reading.intensity import BRIGHTEST, DARKEST  # noqa: E402
@@ -29,7 +29,7 @@ from replication.scans.segment import Found, _hounsfield, _warnings  # noqa: E40
 from replication.scans.steps import Cleaning  # noqa: E402
 from replication.scans.weights import load_cascade  # noqa: E402
 
-SIZE = 64
+SIZE = 128  # so that a tile of CLAHE is clipped at more than one
 REFUSED = {
     "four.nii.gz": "split a series", "unplaced.nii.gz": "does not tell how the scan lies", "labels.nii.gz": "label map",
     "constant.nii.gz": "no CT", "shifted.nii.gz": "no chest in Hounsfield units", "cut.nii.gz": "damaged or cut short",
@@ -121,6 +121,7 @@ def write(folder: Path) -> np.ndarray:
     lungs[5, 20:23, 18:21] = 0  # a hole
     lungs[6:8, 2:9, 2:9] = 1  # air beside the arm
     lungs[2, 60:62, 60:62] = 1
+    lungs = lungs.repeat(2, 1).repeat(2, 2)
     lungs.tofile(folder / "lungs.bin")
     return lungs
 
@@ -163,7 +164,12 @@ def test_a_scan_is_read_prepared_cleaned_and_written_back_as_by_the_command(run)
             pictures.astype(int)
             - prepared(scan, size=SIZE, origin=replace(cascade.lungs.origin, size=SIZE))[:, 0]
         )
-        assert apart.max() <= 1 and (apart > 0).mean() < 0.001, (name, apart.max(), (apart > 0).mean())
+        # What is rounded the other way by a float's last bit is one grey before CLAHE, and may be several behind it.
+        assert (apart > 1).mean() < 1e-4 and (apart > 0).mean() < 1e-3, (
+            name,
+            apart.max(),
+            (apart > 0).mean(),
+        )
 
         lungs = np.zeros((depth, SIZE, SIZE), np.uint8)
         lungs[: len(given)] = given[:depth]
