@@ -58,7 +58,7 @@ def _two_largest(mask: NDArray) -> NDArray[np.uint8]:
 def _of_lung_s_density(mask: NDArray, hounsfield: Callable[[int], NDArray]) -> NDArray[np.uint8]:
     kept = mask.copy()
     for k in np.flatnonzero(mask.any((1, 2))):
-        (labels, _), hu = ndimage.label(mask[k]), hounsfield(k)
+        (labels, _), hu = ndimage.label(mask[k]), hounsfield(int(k))
         for n, box in enumerate(ndimage.find_objects(labels), 1):
             patch = labels[box] == n
             kept[k][box][patch] = ~gas_or_fat(hu[box][patch])

@@ -21,7 +21,7 @@ def densities(scan: Scan, lungs: NDArray, infection: NDArray) -> dict[str, NDArr
         return None
     found: dict[str, list[NDArray]] = {"infection": [], "rest_of_lungs": []}
     for k in np.flatnonzero(lungs.any((0, 1)) | infection.any((0, 1))):
-        plane, infected = scan.plane(k), infection[:, :, k] > 0
+        plane, infected = scan.plane(int(k)), infection[:, :, k] > 0
         found["infection"].append(plane[infected])
         found["rest_of_lungs"].append(plane[(lungs[:, :, k] > 0) & ~infected])
     return {name: np.concatenate([*parts, np.empty(0, np.float32)]) for name, parts in found.items()}

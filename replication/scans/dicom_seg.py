@@ -6,6 +6,7 @@ the scan. A SEG refers by UIDs: where an anonymiser took these, there is nothing
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,7 +63,7 @@ class Source:
             name="CHS-Net replication", version=chslib.__version__, family=codes.cid7162.ArtificialIntelligence,
             parameters={"weights": weights},
         )  # fmt: skip
-        how = {"algorithm_type": "AUTOMATIC", "algorithm_identification": algorithm}
+        how: dict[str, Any] = {"algorithm_type": "AUTOMATIC", "algorithm_identification": algorithm}
         colours = {"Lungs": (86, 180, 233), "Infection": (213, 94, 0)}  # as of the preview
         meant = {
             "Lungs": (codes.SCT.AnatomicalStructure, codes.SCT.Lung),
@@ -93,5 +94,5 @@ class Source:
         if self.frames[0] is None:
             return pixels
         whole = np.zeros((int(self.heads[0].NumberOfFrames), *pixels.shape[1:]), np.uint8)
-        whole[self.frames] = pixels
+        whole[[frame for frame in self.frames if frame is not None]] = pixels
         return whole

@@ -13,7 +13,6 @@ import numpy as np
 from torch import nn
 
 from chslib.blocks import ResidualInceptionBlock
-from chslib.network import RAIUNet
 from chslib.pooling import HybridPool2d, SpectralPool2d
 from replication.files import write_whole
 from replication.scans.onnx_graph import Graph, Sides, Spectral
@@ -30,7 +29,7 @@ class _Writer:
         self.g, self.spectral = graph, Spectral(graph)
 
     # ---- convolutions ------------------------------------------------------------------------
-    def _scale(self, norm: nn.BatchNorm2d) -> tuple[str, str]:
+    def _scale(self, norm: Any) -> tuple[str, str]:
         """What a batch normalisation multiplies by, and what it adds."""
         g = self.g
         gamma, beta, mean, var = map(g.weight, (norm.weight, norm.bias, norm.running_mean, norm.running_var))
@@ -45,12 +44,12 @@ class _Writer:
             weight = self.g("Mul", weight, self.g("Reshape", norm[0], self.g.value([-1, 1, 1, 1])))
         return self.g("Conv", x, weight, *([bias] if bias else []), **how)
 
-    def _module(self, x: str, conv: nn.Conv2d, **how: Any) -> str:
+    def _module(self, x: str, conv: Any, **how: Any) -> str:
         return self._conv(
             x, self.g.weight(conv.weight), "" if conv.bias is None else self.g.weight(conv.bias), **how
         )
 
-    def _separable(self, x: str, parts: nn.Sequential, *, relu: bool) -> str:
+    def _separable(self, x: str, parts: Any, *, relu: bool) -> str:
         """Depthwise separable convolution and its normalisation (Eq. 5)."""
         dsc, norm = parts[0], self._scale(parts[1])
         size = dsc.depthwise.kernel_size[0]
@@ -67,12 +66,12 @@ class _Writer:
         return self.g("Relu", x) if relu else x
 
     def _hybrid(
-        self, x: str, pool: HybridPool2d, sides: Sides, *, deep: bool, norm: tuple[str, str] | None = None
+        self, x: str, pool: Any, sides: Sides, *, deep: bool, norm: tuple[str, str] | None = None
     ) -> str:
         """Max and spectral pooling and the 1x1 over both (Sec. 3.1.1); the 1x1 of the spectral one where it is cheapest."""
         g, valid = self.g, pool.max.padding == "valid"
         of_max, of_spectral = pool.pointwise.weight.chunk(2, dim=1)
-        how = (
+        how: dict[str, Any] = (
             {"kernel_shape": [2, 2], "strides": [2, 2]}
             if valid
             else {"kernel_shape": [3, 3], "pads": [1] * 4}
@@ -100,7 +99,7 @@ class _Writer:
         return g("Add", peaks, low)
 
     # ---- blocks ------------------------------------------------------------------------------
-    def _inception(self, x: str, ic: nn.Module, sides: Sides, *, deep: bool) -> str:
+    def _inception(self, x: str, ic: Any, sides: Sides, *, deep: bool) -> str:
         branches = [self._separable(x, dsc, relu=True) for dsc in ic.dsc]
         pooled = self._hybrid(x, ic.pool[0], sides, deep=deep, norm=self._scale(ic.pool[1]))
         branches.append(self.g("Relu", pooled))
@@ -110,13 +109,13 @@ class _Writer:
         )
         return self.g("Relu", merged)
 
-    def _block(self, x: str, block: ResidualInceptionBlock, sides: Sides, *, deep: bool = False) -> str:
+    def _block(self, x: str, block: Any, sides: Sides, *, deep: bool = False) -> str:
         inner = x
         for ic in (block.ic1, block.ic2):
             inner = self._inception(inner, ic, sides, deep=deep)
         return self.g("Add", inner, self._separable(x, block.shortcut, relu=False))
 
-    def _attention(self, skip: str, deep: str, ssd: nn.Module) -> str:
+    def _attention(self, skip: str, deep: str, ssd: Any) -> str:
         """Spectral depth, then spatial attention (Eqs. 8-12)."""
         g, depth, spatial = self.g, ssd.depth, ssd.spatial
         told = g("ReduceMean", skip, g.value([2, 3]), keepdims=1)
@@ -133,11 +132,11 @@ class _Writer:
         norm = self._scale(spatial.refine[1])
         return self._conv(g("Mul", told, x), g.weight(spatial.refine[0].weight), norm[1], norm)
 
-    def network(self, x: str, net: RAIUNet) -> None:
-        """`RAIUNet.forward`."""
+    def network(self, x: str, net: Any) -> None:
+        """`RAIUNet.forward`; parts of a module have no type that torch could tell."""
         g = self.g
         shape = g("Shape", x)
-        sides = [tuple(g("Gather", shape, g.value(axis)) for axis in (2, 3))]
+        sides = [(g("Gather", shape, g.value(2)), g("Gather", shape, g.value(3)))]
         maps = []
         for block, pool in zip(net.encoder, net.pools):
             maps.append(self._block(x, block, sides[-1]))
@@ -156,10 +155,11 @@ class _Writer:
         g("Conv", x, g.weight(net.head.weight), g.weight(net.head.bias), out="logits")
 
 
-def to_onnx(network: RAIUNet, *, about: dict[str, str]) -> bytes:
+def to_onnx(network: Any, *, about: dict[str, str]) -> bytes:
     """A network as ONNX: `slices` float32 (N, C, H, W) in 0..1, sides that divide by 16, to `logits` (N, 1, H, W).
 
     Args:
+        network: a `chslib.network.RAIUNet`.
         about: written into the file as its metadata.
 
     Raises:
@@ -177,7 +177,7 @@ def to_onnx(network: RAIUNet, *, about: dict[str, str]) -> bytes:
         )
     graph = Graph()
     _Writer(graph).network("slices", network)
-    shapes = {
+    shapes: dict[str, Any] = {
         "slices": ["batch", network.in_channels, "height", "width"],
         "logits": ["batch", 1, "height", "width"],
     }
@@ -191,7 +191,7 @@ def to_onnx(network: RAIUNet, *, about: dict[str, str]) -> bytes:
     return model.SerializeToString(deterministic=True)
 
 
-def export_onnx(weights: str | os.PathLike, folder: str | os.PathLike) -> list[Path]:
+def export_onnx(weights: str | Path, folder: str | os.PathLike) -> list[Path]:
     """Write trained weights as `<folder>/<profile>/<run>.onnx`, before a second stage its first; returns the files.
 
     Args:
@@ -205,7 +205,9 @@ def export_onnx(weights: str | os.PathLike, folder: str | os.PathLike) -> list[P
     paths = []
     for stage in stages_of(weights):
         told = stage.sidecar
-        about = {key: str(told[key]) for key in ("sha256", "preparation", "licence") if key in told}
+        about: dict[str, str] = {
+            key: str(told[key]) for key in ("sha256", "preparation", "licence") if key in told
+        }
         about |= {"name": stage.name, "size": str(stage.size), "use": NOT_CLINICAL}
         path = Path(folder, f"{stage.name}.onnx")
         content = to_onnx(

@@ -6,6 +6,7 @@ the bottleneck, whose side may be odd.
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -113,7 +114,7 @@ class Spectral:
     def halve(self, x: str, sides: Sides) -> str:
         """(N, C, 2h, 2w) -> (N, C, h, w)."""
         g = self.g
-        odd = [g.of(("odd", n), lambda n=n: self._odd_columns(n)) for n in self.halves(sides)]
+        odd = [g.of(("odd", n), partial(self._odd_columns, n)) for n in self.halves(sides)]
         one, two, three, far = (g.value([v]) for v in (1, 2, 3, 2**62))
         half = g.value(0.5, np.float32)
         even = g("Slice", x, g.value([0]), far, three, two)
@@ -128,7 +129,7 @@ class Spectral:
         g, two = self.g, self.g.value(2, np.float32)
         h, w = self.halves(sides)
         up = [
-            g.of(("up", n), lambda n=n: g("Mul", g.of(("odd", n), lambda: self._odd_columns(n)), two))
+            g.of(("up", n), partial(g, "Mul", g.of(("odd", n), partial(self._odd_columns, n)), two))
             for n in (h, w)
         ]
         below = g("MatMul", g("Transpose", up[0], perm=[1, 0]), x)
@@ -144,11 +145,13 @@ class Spectral:
 
     def halves(self, sides: Sides) -> Sides:
         g = self.g
-        return tuple(
-            g.of(("half", n), lambda n=n: g("Max", g("Div", n, g.value(2)), g.value(1))) for n in sides
-        )
+        rows, columns = (g.of(("half", n), partial(self._half, n)) for n in sides)
+        return rows, columns
+
+    def _half(self, n: str) -> str:
+        return self.g("Max", self.g("Div", n, self.g.value(2)), self.g.value(1))
 
     def resampled(self, x: str, sides: Sides, to: Sides) -> str:
         g = self.g
-        a, b = (g.of(("dense", *pair), lambda pair=pair: self._dense(*pair)) for pair in zip(sides, to))
+        a, b = (g.of(("dense", *pair), partial(self._dense, *pair)) for pair in zip(sides, to))
         return g("MatMul", a, g("MatMul", x, g("Transpose", b, perm=[1, 0])))

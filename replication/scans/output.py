@@ -54,7 +54,12 @@ def write_segmentation(
         OSError: `out` cannot be written, or has no room; found before the networks run.
     """
     out, sha256 = out.resolve(), fingerprint(path)
-    asked = {"sha256": sha256, "weights": cascade.weights, "cleaning": cleaning.__dict__, "reading": reading}
+    asked: dict[str, Any] = {
+        "sha256": sha256,
+        "weights": cascade.weights,
+        "cleaning": cleaning.__dict__,
+        "reading": reading,
+    }
     asked |= {"dicom_seg": True} if dicom_seg else {}
     if is_taken(out):
         return _standing(out, asked)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from replication.data.fusing.preparation import minmax_clahe, windowed
+from replication.data.reading.intensity import GREY
 from replication.data.reading.orientation import Turn
 from replication.data.reading.scan import Scan
 from replication.data.slices.origin import Origin
@@ -30,7 +31,8 @@ def padding(shape: tuple[int, int], spacing: tuple[float, float]) -> tuple[tuple
     """
     side = max(n * mm for n, mm in zip(shape, spacing))
     spare = [round(side / mm) - n for n, mm in zip(shape, spacing)]
-    return tuple((n // 2, n - n // 2) for n in spare)
+    rows, columns = ((n // 2, n - n // 2) for n in spare)
+    return rows, columns
 
 
 def prepared(scan: Scan, *, size: int, origin: Origin, progress: Progress | None = None) -> NDArray[np.uint8]:
@@ -46,8 +48,8 @@ def prepared(scan: Scan, *, size: int, origin: Origin, progress: Progress | None
     for k in (progress or iter)(range(len(out))):
         picture = AS_STORED.picture(scan.plane(k))
         if origin.preparation == "window":
-            window = (0.0, 255.0) if scan.intensity and scan.intensity.windowed else origin.window
-            grey = windowed(picture, size=origin.size, window=window, pads=pads)
+            low, high = GREY if scan.intensity.windowed else origin.window or GREY
+            grey = windowed(picture, size=origin.size, window=(low, high), pads=pads)
         else:
             if any(map(any, pads)):
                 picture = np.pad(picture, pads, constant_values=np.quantile(picture, DARK))

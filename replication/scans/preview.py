@@ -63,10 +63,11 @@ def _body(scan: Scan, chosen: NDArray) -> tuple[slice, slice]:
         dense |= ndimage.binary_opening(AS_STORED.picture(scan.plane(k)) > limit, iterations=3)
     if not dense.any():
         return slice(None), slice(None)
-    return tuple(
+    rows, columns = (
         slice(max(int(held[0]) - 6, 0), int(held[-1]) + 7)
         for held in (np.flatnonzero(dense.any(a)) for a in (1, 0))
     )
+    return rows, columns
 
 
 def _axial(scan: Scan, found: Found, k: int, box: tuple[slice, slice]) -> Image.Image:

@@ -49,11 +49,9 @@ def _stretched(scan: Scan, weights: dict[str, Any]) -> str | None:
         and scan.intensity.windowed
     ):
         return None
-    own = "each one's own darkest and brightest voxel"
-    theirs = "{:g} and {:g} HU".format(*learnt) if learnt else own
-    return "slices are stretched between {:g} and {:g}; the weights learnt from slices stretched between {} (register row 70)".format(
-        *scan.intensity.ends, theirs
-    )
+    theirs = "{:g} and {:g} HU".format(*learnt) if learnt else "each one's own darkest and brightest voxel"
+    low, high = scan.intensity.ends
+    return f"slices are stretched between {low:g} and {high:g}; the weights learnt from slices stretched between {theirs} (register row 70)"
 
 
 def report(

@@ -16,11 +16,11 @@ from replication.data.reading.scan import Scan
 from replication.data.slices.store import at_size
 from replication.scans.cleaning import clean_lungs
 from replication.scans.plausibility import implausible
-from replication.scans.prepare import AS_STORED, padding, prepared, restored
+from replication.scans.prepare import AS_STORED, Progress, padding, prepared, restored
 from replication.scans.steps import Cleaning
 from replication.scans.weights import Cascade, Stage
 
-Bar = Callable[[str], Callable[[range], object]]  # a step's name -> what shows how far it is
+Bar = Callable[[str], Progress | None]  # a step's name -> what shows how far it is
 
 
 @dataclass

@@ -175,7 +175,7 @@ def recognise(sample: NDArray, *, told: str = "auto", beside: NDArray | None = N
     if told == "auto" and len(fitting) != 1:
         raise ValueError(_neither(finite, shares))
     kind = fitting[0] if told == "auto" else told
-    notes = ()
+    notes: tuple[str, ...] = ()
     if kind == "offset":
         notes = (
             f"values of {low:g} to {high:g}: Hounsfield units whose offset was left out, 1024 is taken off",
@@ -222,7 +222,8 @@ def _shares(hounsfield: NDArray) -> tuple[float, float]:
     body = hounsfield[(hounsfield >= AIR[0]) & (hounsfield <= BRIGHTEST)]
     if len(body) < len(hounsfield) / 10:
         return 0.0, 0.0
-    return tuple(float(((body >= a) & (body <= b)).mean()) for a, b in (AIR, SOFT))
+    air, soft = (float(((body >= a) & (body <= b)).mean()) for a, b in (AIR, SOFT))
+    return air, soft
 
 
 def _neither(finite: NDArray, shares: dict[str, tuple[float, float]]) -> str:

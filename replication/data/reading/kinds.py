@@ -5,6 +5,7 @@ import os
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 from replication.data.names import RESULTS
 
@@ -65,7 +66,7 @@ def _begins(head: bytes) -> str:
 
 def _bare_dicom(head: bytes) -> bool:
     """A data set without preamble: it begins with an element of group 2 or 8, of sensible length."""
-    order = "little" if head[1:2] == b"\0" else "big"
+    order: Literal["little", "big"] = "little" if head[1:2] == b"\0" else "big"
     group, element = (int.from_bytes(head[i : i + 2], order) for i in (0, 2))
     if group not in (2, 8) or len(head) < 64:
         return False
@@ -98,7 +99,7 @@ def is_result(folder: Path) -> bool:
 def files_below(folder: str | os.PathLike) -> Iterator[Path]:
     """Every file below a folder, sorted, links followed, each folder once; hidden ones and results are none of it."""
     seen: set[str] = set()
-    for here, folders, names in os.walk(folder, followlinks=True):
+    for here, folders, names in os.walk(str(folder), followlinks=True):
         real = os.path.realpath(here)
         if real in seen:
             folders.clear()

@@ -13,7 +13,7 @@ import tempfile
 import zlib
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, Literal
 
 import nibabel as nib
 import numpy as np
@@ -24,6 +24,7 @@ HEADERS = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
 MOST_PACKED = 1032  # deflate never packs more bytes than this into one
 SPARE = 1 << 28  # bytes of disk that unpacking leaves free
 CHUNK = 1 << 20
+ORDERS: tuple[Literal["little", "big"], ...] = ("little", "big")
 
 
 class Volume:
@@ -42,7 +43,8 @@ class Volume:
 
     def __init__(self, path: str | os.PathLike, *, scratch: str | os.PathLike | None = None) -> None:
         """Open, check, and unpack into the folder `scratch` (None: unpack again for every pass)."""
-        self.path, self.notes = Path(path), []
+        self.path = Path(path)
+        self.notes: list[str] = []
         self._packed: gzip.GzipFile | None = None
         self._open: list[Any] = []
         try:
@@ -103,7 +105,7 @@ class Volume:
         size = os.fstat(raw.fileno()).st_size
         packed = raw.read(2) == b"\x1f\x8b"  # a browser may have unpacked a .nii.gz on the way
         raw.seek(0)
-        file: BinaryIO = raw
+        file: Any = raw
         if packed:
             self._packed = file = gzip.GzipFile(fileobj=raw)
             self._open.append(file)
@@ -115,19 +117,18 @@ class Volume:
             )
         if packed:
             file.seek(0)
-            room = scratch is not None and shutil.disk_usage(scratch).free > declared + SPARE
-            if room:
-                file = self._unpack(declared, scratch)
+            if scratch is not None and shutil.disk_usage(scratch).free > declared + SPARE:
+                file = self._unpack(file, declared, scratch)
         elif size > declared:
             self.notes.append(f"{self.path.name}: {size - declared} bytes beyond the declared end ignored")
         self._proxy = ArrayProxy(file, spec, mmap=False)
         self.header, self.affine = header, self._affine(header)
 
-    def _unpack(self, declared: int, scratch: str | os.PathLike) -> BinaryIO:
-        out = tempfile.TemporaryFile(dir=scratch)  # noqa: SIM115  (closed by close)
+    def _unpack(self, packed: gzip.GzipFile, declared: int, scratch: str | os.PathLike) -> Any:
+        out = tempfile.TemporaryFile(dir=str(scratch))  # noqa: SIM115  (closed by close)
         self._open.append(out)
         left = declared
-        while chunk := self._packed.read(CHUNK):  # to the end, where the checksum is
+        while chunk := packed.read(CHUNK):  # to the end, where the checksum is
             out.write(chunk[:left])
             left = max(left - len(chunk), 0)
         if left:
@@ -137,7 +138,7 @@ class Volume:
         return out
 
     def _header(self, block: bytes) -> tuple[Any, int]:
-        order = next((o for o in ("little", "big") if int.from_bytes(block[:4], o) in HEADERS), None)
+        order = next((o for o in ORDERS if int.from_bytes(block[:4], o) in HEADERS), None)
         size = int.from_bytes(block[:4], order) if order else 348
         if order is None or len(block) < size:
             raise ValueError(f"it begins with {block[:8]!r}, which is no NIfTI header")

@@ -196,7 +196,7 @@ def orient(
     if habit is not None:
         left_right, z = False, volume in REVERSED_IN_Z
     else:
-        left_right, z = bool(told) and told[0] == "R", bool(told) and told[2] == "I"
+        left_right, z = (told or "LAS")[0] == "R", (told or "LAS")[2] == "I"
     by_header = told[1] == "P" if told else None
     expected, because = (habit, "name") if habit is not None else (by_header, "header")
     if expected is None:

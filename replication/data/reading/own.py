@@ -192,7 +192,9 @@ class Mask(Scan):
             raise ValueError(
                 f"{path}: shape {self.shape}, but {of.path} has {of.shape} (both turned to the same axes)"
             )
-        if axes is None and not np.allclose(self.affine, of.affine, atol=0.1 * min(of.spacing)):
+        if axes is None and not np.allclose(
+            np.asarray(self.affine), np.asarray(of.affine), atol=0.1 * min(of.spacing)
+        ):
             raise ValueError(
                 f"{path}: its header puts it elsewhere than {of.path}; expected the same space. If both are stored alike, "
                 "copy the scan's header, or name how they are stored: --axes"

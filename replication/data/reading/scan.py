@@ -8,6 +8,7 @@ planes goes back voxel for voxel.
 
 import os
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -61,7 +62,9 @@ class Scan:
             intensity: `auto`, `hounsfield`, `offset` or `grey` (`intensity`); None for a mask.
             series: number or UID of the DICOM series, where a folder holds several.
         """
-        self.path, self.notes, self.doubts = Path(path), [], []
+        self.path = Path(path)
+        self.notes: list[str] = []
+        self.doubts: list[str] = []
         self.dicom: Dicom | None = None
         image = self._read(series)
         self._header, self._voxels = image.header, np.asanyarray(image.dataobj)
@@ -73,7 +76,7 @@ class Scan:
         self._turned = orientations.apply_orientation(self._voxels, self._turn)
         spacing = nib.affines.voxel_sizes(self._affine) if self._affine is not None else np.ones(3)
         self.spacing = tuple(float(spacing[int(i)]) for i in np.argsort(self._turn[:, 0]))
-        self.intensity: Intensity | None = None
+        self.intensity: Intensity | Any = None  # None of a mask
         if intensity is not None:
             step = max(self._voxels.size // SAMPLED, 1)
             flat = self._voxels.reshape(-1, order="A")
@@ -125,7 +128,7 @@ class Scan:
         return kind(voxels.reshape(self._header.get_data_shape()), None, header)
 
     # ---- reading -----------------------------------------------------------------------------
-    def _read(self, series: str | None) -> nib.Nifti1Image:
+    def _read(self, series: str | None) -> "nib.Nifti1Image | _Stored":
         if not self.path.exists():
             raise FileNotFoundError(
                 f"{self.path}: no such file or folder; expected a NIfTI file or a DICOM folder"
@@ -143,8 +146,8 @@ class Scan:
         with Volume(self.path) as volume:
             voxels = self._load(volume)
             self.notes += volume.notes
-            kind = nib.Nifti2Image if isinstance(volume.header, nib.Nifti2Header) else nib.Nifti1Image
-            return _Stored(kind, voxels, volume)
+            form = nib.Nifti2Image if isinstance(volume.header, nib.Nifti2Header) else nib.Nifti1Image
+            return _Stored(form, voxels, volume)
 
     def _load(self, source: Volume | Dicom) -> NDArray:
         """All planes as stored and scaled: int16 where that holds them, else float32."""
@@ -199,7 +202,7 @@ class Scan:
                     f"--axes {of_s} or --axes {of_q}"
                 )
             notes.append("qform and sform differ; the sform is taken")
-        units = self._affine[:3, :3] / nib.affines.voxel_sizes(self._affine)
+        units = np.asarray(self._affine)[:3, :3] / nib.affines.voxel_sizes(self._affine)
         shear = max(
             abs(90 - np.degrees(np.arccos(np.clip(units[:, i] @ units[:, j], -1, 1))))
             for i, j in ((0, 1), (0, 2), (1, 2))

@@ -141,8 +141,9 @@ def _phases(slices: list[Slice], same: Same) -> list[Series]:
             parts[one.text(tag)].append(one)
         if phases := _apart(parts, doubled=len(places(slices)) < len(slices)):
             return [
-                Series(*part[0].series[:3], part, (tag, value or "none"), notes=[*series.notes])
+                Series(uid, number, description, part, (tag, value or "none"), notes=[*series.notes])
                 for value, part in phases.items()
+                for uid, number, description, *_ in [part[0].series]
             ]
     return [
         Series(uid, number, description, part, ("pass by InstanceNumber", str(k + 1)), notes=[*series.notes])
@@ -185,7 +186,7 @@ def _passes(slices: list[Slice]) -> list[list[Slice]]:
     times = {len(part) for part in by_place}
     if len(times) != 1 or times == {1} or any(one.number is None for one in slices):
         return []
-    ordered = [sorted(part, key=lambda one: one.number) for part in by_place]
+    ordered = [sorted(part, key=lambda one: one.number or 0) for part in by_place]
     return [list(phase) for phase in zip(*ordered)]
 
 

@@ -114,8 +114,9 @@ def _frames(path: Path, head: Any) -> Iterator[Slice]:
         for t in ("SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "PatientID", "StudyInstanceUID")
     )
     for frame, sources in enumerate([group_items(group, shared) for group in groups] or [[head]]):
-        told = {name: _numbers(sources, name, count) for name, count in WANTED.items()}
-        if missing := [name for name, value in told.items() if value is None]:
+        read = {name: _numbers(sources, name, count) for name, count in WANTED.items()}
+        told = {name: value for name, value in read.items() if value is not None}
+        if missing := [name for name in WANTED if name not in told]:
             raise ValueError(f"without {' and '.join(missing)}")
         shape = int(head.get("Rows") or 0), int(head.get("Columns") or 0)
         if min(shape) < 1 or max(shape) >= 2**15:
