@@ -2,7 +2,7 @@
 // The same as replication/scans/prepare.py, replication/data/reading/intensity.py and OpenCV's resize and CLAHE.
 
 export const DARKEST = -1024, BRIGHTEST = 2000; // HU: below is padding, above is metal
-const GREY = [0, 255], BEYOND = 30710, NOTHING = -1000, OUTLIERS = 0.002, CONSTANT = 0.03, BONE = 300, FEW = 32, ALIKE = 0.85;
+const GREY = [0, 255], BEYOND = 30710, NOTHING = -1000, OUTLIERS = 0.002, CONSTANT = 0.03, BONE = 300, FEW = 32, ALIKE = 0.85, HELD = 0.9;
 const AIR = [-1100, -700], SOFT = [-150, 150], LEAST = [0.02, 0.08], OFFSETS = { hounsfield: 0, offset: 1024 };
 const CLIP = 7, TILES = 8, SPIKE = 0.1, DARK = 0.01, PATCH = 0.001, LEAST_PATCH = 9;
 const f = Math.fround;
@@ -47,7 +47,8 @@ function refuseLabels(sample, beside, values, high) {
     const inside = [...sample.keys()].filter((i) => sample[i] !== often[0][0] && sample[i] < high);
     patches = inside.length ? inside.filter((i) => sample[i] === beside[i]).length / inside.length : 1;
   }
-  if (needed <= FEW || patches >= ALIKE) throw new Error(`a label map or mask, no CT: ${needed} values fill it. Give the scan that it was drawn on`);
+  const held = often.slice(0, 8).reduce((sum, [, n]) => sum + n, 0);
+  if (needed <= FEW || patches >= ALIKE || held >= HELD * total) throw new Error(`a label map or mask, no CT: ${needed} values fill it. Give the scan that it was drawn on`);
 }
 
 /** Stored numbers of a picture, in place, as HU or grey between its ends; `seen` counts what was changed. */

@@ -1,18 +1,23 @@
 """A drawn chest stored in any way: every axis order and sign, NIfTI or DICOM, and networks that see what is there."""
 
 import itertools
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
+import pytest
 import torch
 from nibabel import orientations
 from torch import Tensor, nn
 
+from replication.data.reading.scan import Scan
 from replication.scans.weights import Cascade, Stage
 
+CASES = Path(os.environ.get("CHS_CASES", "/nowhere"))  # a small CT, stored in many ways
+WITH_CASES = pytest.mark.skipif(not CASES.is_dir(), reason="CHS_CASES names no folder of stored cases")
 EVERY_WAY = ["".join(p) for o in itertools.permutations(("LR", "AP", "SI")) for p in itertools.product(*o)]
 SIZE, DEPTH = 64, 12
 
@@ -33,6 +38,11 @@ def stored(array: np.ndarray, affine: np.ndarray, axes: str) -> nib.Nifti1Image:
     turn = orientations.ornt_transform(nib.io_orientation(affine), orientations.axcodes2ornt(tuple(axes)))
     turned = image.as_reoriented(turn)
     return nib.Nifti1Image(np.asanyarray(turned.dataobj), turned.affine)
+
+
+def voxels(scan: Scan) -> np.ndarray:
+    """All planes, (x, y, slices)."""
+    return np.stack([scan.plane(k) for k in range(scan.shape[2])], 2)
 
 
 def dicom_slices(hu: np.ndarray, affine: np.ndarray, *, axes: str = "LPS", **tags: object) -> list:

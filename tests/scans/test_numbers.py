@@ -1,11 +1,10 @@
 """Numbers that are none: a few voxels of any value change nothing elsewhere, label maps are no CT, millilitres are millilitres."""
 
-import os
-from pathlib import Path
-
 import nibabel as nib
 import numpy as np
 import pytest
+from chest import CASES, WITH_CASES, voxels
+from scipy import ndimage
 
 from replication.data.reading.intensity import BRIGHTEST, DARKEST
 from replication.data.reading.intensity import NOTHING as AIR
@@ -15,7 +14,6 @@ from replication.scans.report import report
 from replication.scans.segment import Found, segment
 from replication.scans.steps import NOTHING, Cleaning
 
-CASES = Path(os.environ.get("CHS_CASES", "/nowhere"))
 VALUES = {"metal": 3071, "a bug": 43030, "bone": 1400, "wrapped": 65530, "padding": -32768, "air": -1024, "nan": np.nan,
           "inf": np.inf, "-inf": -np.inf, "nonsense": 1e30, "beyond float32": 1e300}  # fmt: skip
 
@@ -30,10 +28,6 @@ def outliers(shape: tuple[int, int, int], how: str) -> np.ndarray:
         at[x : x + 2, y : y + (2 if at[..., 0].size >= 4000 else 1)] = True
     assert at.mean() <= 0.0011
     return at
-
-
-def voxels(scan: Scan) -> np.ndarray:
-    return np.stack([scan.plane(k) for k in range(scan.shape[2])], 2)
 
 
 def beside(at: np.ndarray) -> np.ndarray:
@@ -112,8 +106,10 @@ def test_padding_outside_the_circle_is_air_whatever_it_is(value, drawn, put):
         lambda lung, bad: lung.astype(np.float32) / 2,
         lambda lung, bad: np.add.outer(np.add.outer(np.arange(62) // 8 * 7, np.arange(56) // 8), np.zeros(12)) * 3,
         lambda lung, bad: np.where(np.arange(12) == 3, 7, lung),
+        lambda lung, bad: ndimage.zoom(lung.astype(np.float32), 2, order=1),
+        lambda lung, bad: np.rint(ndimage.zoom(lung * 255.0, 2, order=1)).astype(np.uint8),
     ],
-    ids=["0 1", "0 255", "one voxel", "classes", "floats", "0 1000", "halves", "many organs", "with an outlier"],
+    ids=["0 1", "0 255", "one voxel", "classes", "floats", "0 1000", "halves", "many organs", "with an outlier", "resampled", "resampled 255"],
 )  # fmt: skip
 def test_a_label_map_is_no_ct(change, drawn, put):
     labels = change(drawn.lung, drawn.infection)
@@ -156,7 +152,7 @@ def test_the_report_warns_where_the_infected_is_no_denser_than_lung(infected, wa
 # ---- the small CT, where it is present ---------------------------------------------------------
 
 
-@pytest.mark.skipif(not CASES.is_dir(), reason="CHS_CASES names no folder of stored cases")
+@WITH_CASES
 @pytest.mark.parametrize("how", ["spread", "clip"])
 @pytest.mark.parametrize("value, bound", [(30000, 0.01), (1000, 0.02)], ids=["filled", "between the ends"])
 def test_so_it_is_on_the_small_ct_by_trained_networks(value, bound, how, put):

@@ -1,14 +1,13 @@
 """Fusion of scans of one's own: any name, header and label; patients by folder or table; the same slices however stored."""
 
 import json
-import os
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
-from chest import EVERY_WAY, Drawn, stored, write_dicom
+from chest import CASES, EVERY_WAY, WITH_CASES, Drawn, stored, write_dicom
 
 from replication.cli import main
 from replication.data.fusing.fusion import fuse
@@ -16,8 +15,6 @@ from replication.data.phantom.volumes import make_volume
 from replication.data.reading.own import Own, read_patients
 from replication.data.slices.splits import make_split
 from replication.data.slices.store import check_store, read_table
-
-CASES = Path(os.environ.get("CHS_CASES", "/nowhere"))
 
 
 def lay(folder: Path, drawn: Drawn, *, name: str = "scan", axes: str = "LAS", **changed: np.ndarray) -> Path:
@@ -158,7 +155,7 @@ def test_own_scans_split_by_patient_and_are_remembered_by_their_options(drawn, t
         fuse(tmp_path / "in", tmp_path / "out", size=48, progress=False, own=Own(axes="LAS"))
 
 
-@pytest.mark.skipif(not CASES.is_dir(), reason="CHS_CASES names no folder of stored cases")
+@WITH_CASES
 def test_the_small_ct_fuses_to_one_store_however_it_is_stored(tmp_path):
     stores = {}
     for case in ("RAS", "LPS", "LAS", "PSR", "masks_0_255", "lobe_labels", "no_offset"):

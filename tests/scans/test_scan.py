@@ -1,21 +1,12 @@
 """A scan is the same scan however it is stored, its numbers are recognised, and what is in doubt is said or refused."""
 
-import os
-from pathlib import Path
-
 import nibabel as nib
 import numpy as np
 import pytest
-from chest import EVERY_WAY, stored
+from chest import CASES, EVERY_WAY, WITH_CASES, stored, voxels
 
 from replication.data.reading.intensity import recognise
 from replication.data.reading.scan import Scan
-
-CASES = Path(os.environ.get("CHS_CASES", "/nowhere"))
-
-
-def voxels(scan: Scan) -> np.ndarray:
-    return np.stack([scan.plane(k) for k in range(scan.shape[2])], 2)
 
 
 @pytest.mark.parametrize("axes", EVERY_WAY)
@@ -161,7 +152,7 @@ def test_who_knows_the_unit_can_say_it(drawn, put):
 # ---- the small CT, where it is present ---------------------------------------------------------
 
 
-@pytest.mark.skipif(not CASES.is_dir(), reason="CHS_CASES names no folder of stored cases")
+@WITH_CASES
 def test_the_small_ct_is_one_scan_in_all_its_ways():
     same = [voxels(Scan(CASES / axes / "ct" / "scan.nii.gz")) for axes in ("RAS", "LPS", "LAS", "PSR")]
     assert all(np.array_equal(same[0], other) for other in same[1:])

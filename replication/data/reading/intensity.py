@@ -26,6 +26,7 @@ BONE = 300.0  # HU
 FEW, ALIKE = 32, 0.85  # a label map: so few values, or so large a share of voxels equal to their neighbour
 NOTHING = -1000.0  # HU: air, which stands where nothing was scanned
 PATCH, LEAST_PATCH = 0.001, 9  # share of a plane, and voxels: a patch of wrong numbers that is an outlier
+HELD = 0.9  # share of the voxels that eight values hold in a label map, also a resampled one
 OFFSETS = {"hounsfield": 0.0, "offset": 1024.0}
 KINDS = ("auto", "hounsfield", "offset", "grey")
 
@@ -187,7 +188,7 @@ def _refuse_labels(sample: NDArray, beside: NDArray | None, *, high: float) -> N
     """A CT has noise: hundreds of values, and neighbours that differ.
 
     Raises:
-        ValueError: two values, few, or whole numbers in patches.
+        ValueError: two values or nearly so, few, or whole numbers in patches.
     """
     values, counts = np.unique(sample[np.isfinite(sample)], return_counts=True)
     most = np.sort(counts)[::-1].cumsum()
@@ -196,7 +197,7 @@ def _refuse_labels(sample: NDArray, beside: NDArray | None, *, high: float) -> N
     if beside is not None and values[0] >= 0 and high <= 255 and np.array_equal(values, np.rint(values)):
         inside = (sample != values[counts.argmax()]) & (sample < high)
         patches = float((sample == beside.ravel())[inside].mean()) if inside.any() else 1.0
-    if needed <= FEW or patches >= ALIKE:
+    if needed <= FEW or patches >= ALIKE or most[:8][-1] >= HELD * most[-1]:
         shown = ", ".join(f"{v:g}" for v in values[np.argsort(-counts)[: min(needed, 6)]])
         raise ValueError(
             f"a label map or mask, no CT: {needed} value{'s' * (needed > 1)} ({shown}{', ...' * (needed > 6)}) fill it, where a CT has "
