@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from replication.data.fusing.preparation import PREPARATIONS, slices_of
 from replication.data.names import PARTS, source_of
-from replication.data.reading.intensity import BRIGHTEST, DARKEST, GREY
+from replication.data.reading.intensity import BRIGHTEST, DARKEST, GREY, PATCH
 from replication.data.reading.own import SOURCE, Own, find_scans, patient_of
 from replication.files import alone, read_json, write_json, write_whole
 
@@ -98,7 +98,7 @@ def fuse(
         **({"all_slices": True} if all_slices and preparation == "minmax-clahe" else {}),
     }  # fmt: skip
     if preparation == "minmax-clahe":
-        settings["ends"] = {"hounsfield": [DARKEST, BRIGHTEST], "grey": list(GREY)}
+        settings["ends"] = {"hounsfield": [DARKEST, BRIGHTEST], "grey": list(GREY), "patch": PATCH}
         before = read_json(store / ".fusion" / "settings.json")
         if before and "ends" not in before:  # begun when each slice had its own: it keeps them
             del settings["ends"]
