@@ -71,7 +71,7 @@ def write_store(folder: Path) -> Path:
 # Files that take long, the longest first, so that no worker is left alone with one at the end.
 SLOW = (
     "test_pages.py", "test_reproduce_page.py", "test_run.py", "test_end_to_end.py", "test_fast_fit.py", "test_release.py",
-    "test_campaign.py", "test_killed.py", "test_wheel.py", "test_first_cell.py",
+    "test_campaign.py", "test_killed.py", "test_own_network.py", "test_wheel.py", "test_first_cell.py",
     "test_book_machinery.py", "test_thresholds.py", "test_workflow.py",
 )  # fmt: skip
 
