@@ -1,6 +1,6 @@
 // What the reader does on the page "Try it": a scan is opened, shown, run through the networks in a worker, and its masks saved.
 
-import { readScan } from "./scan.js";
+import { readScan, workerOf } from "./scan.js";
 
 const root = document.querySelector("#try"), part = (name) => root.querySelector(`[data-part=${name}]`);
 const at = (path) => new URL(path, import.meta.url).href;
@@ -83,8 +83,7 @@ function run() {
   while (viewer?.volumes.length > 1) viewer.removeVolume(viewer.volumes[1]);
   masks = [scan.mask(), scan.mask()];
   part("aside").textContent = "";
-  const code = URL.createObjectURL(new Blob([`import ${JSON.stringify(at("worker.js"))};`], { type: "text/javascript" }));
-  worker = new Worker(code, { type: "module" }); // from a blob, it is under the page's own policy: no other host
+  worker = workerOf("worker.js");
   const begun = {}, quiet = Number(root.dataset.quiet), late = () => stop(`Stopped: nothing happened for ${quiet} seconds. A smaller scan, or chs-net segment, may do.`);
   worker.onerror = (event) => stop(`The networks did not start: ${event.message ?? "unknown"}`);
   worker.onmessage = ({ data }) => {

@@ -193,13 +193,13 @@ function withoutSpikes(picture, rows, columns, most) {
   });
 }
 
-/** Cubic resize, stretched between the ends, and CLAHE: a padded picture as a network's input. */
-export function minmaxClahe(picture, rows, columns, size, [low, high]) {
+/** Cubic resize, stretched between the ends: a padded picture as bytes. */
+export function minmax(picture, rows, columns, size, [low, high]) {
   const grey = resized(withoutSpikes(picture, rows, columns, SPIKE * (high - low)), rows, columns, size, size);
-  return clahe(Uint8Array.from(grey, (v) => f(Math.min(Math.max(f(f(v - low) / (high - low)), 0), 1) * 255)), size);
+  return Uint8Array.from(grey, (v) => f(Math.min(Math.max(f(f(v - low) / (high - low)), 0), 1) * 255));
 }
 
-/** Contrast-limited equalisation of a square picture in 8 x 8 tiles, as OpenCV does it. */
+/** Contrast-limited equalisation of a square picture in 8 x 8 tiles, as OpenCV does it: what a network sees. */
 export function clahe(grey, size) {
   const tile = size / TILES, area = tile * tile, limit = Math.max(Math.floor((CLIP * area) / 256), 1);
   const tables = Array.from({ length: TILES * TILES }, (_, t) => {

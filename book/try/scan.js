@@ -37,6 +37,12 @@ export async function readScan(files, NVImage) {
   return asScan(volume, kind, buffer);
 }
 
+/** A worker by its path from here: started from a blob, it is under the page's own policy, no other host. */
+export function workerOf(path) {
+  const code = `import ${JSON.stringify(new URL(path, import.meta.url).href)};`;
+  return new Worker(URL.createObjectURL(new Blob([code], { type: "text/javascript" })), { type: "module" });
+}
+
 /** A file's bytes, unpacked where they are packed. @param {Blob} file @returns {Promise<ArrayBuffer>} */
 async function unpacked(file) {
   const [first, second] = new Uint8Array(await file.slice(0, 2).arrayBuffer());
@@ -62,8 +68,9 @@ function kindOf(buffer) {
 /** A DICOM series as a NIfTI file, by dcm2niix in a worker of its own. @param {File[]} files @returns {Promise<File>} */
 async function converted(files) {
   const { Dcm2niix } = await import("./runtime/dcm2niix/index.jpeg.js"), reader = new Dcm2niix();
+  reader.worker = workerOf("runtime/dcm2niix/worker.jpeg.js");
   try {
-    await reader.init();
+    await new Promise((ready, failed) => Object.assign(reader.worker, { onmessage: ready, onerror: () => failed(new Error("the reader of DICOM did not start")) }));
     const all = await reader.input(files).b("n").z("n").f("%s_%d").run().catch(() => []); // an error where there is no series
     const made = all.filter(({ name }) => name.endsWith(".nii"));
     if (made.length === 1) return made[0];
@@ -81,7 +88,7 @@ function asScan(volume, kind, buffer) {
   if (shape.length !== 3) throw new Error(`its shape is ${stored.join(" x ")}; expected one volume of 3 dimensions: split a series into volumes`);
   if (volume.imaginary || img.length > count) throw new Error("its voxels are colours or complex; expected one whole or real number each");
   if (img.length < count) throw new Error("it is cut short: fewer voxels than its header declares");
-  if (img instanceof Float64Array) img[count - 1] ||= img[count - 2]; // the viewer forgets the last of 32- and 64-bit integers
+  if (img instanceof Float64Array) mendLast(volume, kind, buffer);
   if (stored.length === 4) notes.push("4 dimensions, the last of length 1, taken as 3");
   if (kind === "nii") settle(volume, buffer, doubts);
   if (kind === "nrrd" && !hdr.sform_code) throw new Error(`${UNPLACED} (no space directions)`);
@@ -111,6 +118,15 @@ function asScan(volume, kind, buffer) {
       return { bytes, write: (k, picture) => visit(k, (p, at) => { bytes[START + at] = picture[p]; }) };
     },
   };
+}
+
+/** The viewer forgets the last voxel of 32- and 64-bit integers: taken from a NIfTI file; of others it is the one beside it. */
+function mendLast({ hdr, img }, kind, buffer) {
+  const last = img.length - 1, view = new DataView(buffer), little = hdr.littleEndian;
+  if (kind !== "nii") return void (hdr.numBitsPerVoxel === 32 && (img[last] = img[last - 1])); // a real number has 64
+  const type = view.getInt16(view.getInt32(0, little) === 540 ? 12 : 70, little);
+  const read = { 8: "getInt32", 768: "getUint32", 1024: "getBigInt64" }[type];
+  if (read) img[last] = Number(view[read](hdr.vox_offset + (last * hdr.numBitsPerVoxel) / 8, little));
 }
 
 /** How a NIfTI file lies and is scaled, as nibabel has it: the sform before the qform, no intercept without a slope. */

@@ -2,7 +2,7 @@
 // the networks see; a slice of the scan itself is asked of the page when it is needed.
 
 import { amounts, cleanLungs, hardlyDiffer, implausible, tallies, warnings } from "./cleaning.js";
-import { air, clipped, minmaxClahe, nearest, padded, padding, restored, toUnits } from "./prepare.js";
+import { air, clahe, clipped, minmax, nearest, padded, padding, restored, toUnits } from "./prepare.js";
 
 const at = (path) => new URL(path, import.meta.url).href;
 const RUNTIMES = { // names of onnxruntime-web's builds; that for graphics cards weighs twice as much
@@ -39,7 +39,7 @@ async function segment({ shape: [columns, rows, depth], spacing, millilitres, in
   for (let k = 0; k < depth; k++) {
     say("lungs", k, 2 * depth - k);
     const picture = await pixels(k, changed);
-    part(pictures, k).set(minmaxClahe(...padded(picture, shape, pads, air(picture)), size, intensity.ends));
+    part(pictures, k).set(clahe(minmax(...padded(picture, shape, pads, air(picture)), size, intensity.ends), size));
     part(lungs, k).set(await findLungs(part(pictures, k)));
   }
   const units = intensity.kind === "grey" ? null : async (k) => nearest(...padded(await pixels(k), shape, pads, -1000), size);

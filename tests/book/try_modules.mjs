@@ -1,7 +1,7 @@
 // Runs the page's own modules over files that test_try_modules.py wrote: node try_modules.mjs FOLDER SIZE VIEWER, results to FOLDER.
 import { openAsBlob, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { amounts, cleanLungs, hardlyDiffer, implausible, tallies, warnings } from "../../book/try/cleaning.js";
-import { air, clipped, minmaxClahe, nearest, padded, padding, restored, toUnits, DARKEST, BRIGHTEST } from "../../book/try/prepare.js";
+import { air, clahe, clipped, minmax, nearest, padded, padding, restored, toUnits, DARKEST, BRIGHTEST } from "../../book/try/prepare.js";
 import { readScan } from "../../book/try/scan.js";
 
 const [folder, told, viewer] = process.argv.slice(2), size = Number(told), found = { bounds: [DARKEST, BRIGHTEST] };
@@ -12,11 +12,12 @@ for (const name of readdirSync(folder).filter((n) => /\.(nii(\.gz)?|nrrd|mha|mhd
     const files = [name, pairs[name]].filter(Boolean).map(async (part) => new File([await openAsBlob(`${folder}/${part}`)], part));
     const scan = await readScan(await Promise.all(files), NVImage), { intensity, millilitres } = scan;
     const [nx, ny, nz] = scan.shape, pads = padding([ny, nx], [scan.spacing[1], scan.spacing[0]]), plane = size * size, changed = {};
-    const pictures = new Uint8Array(nz * plane), hounsfield = new Float32Array(nz * plane), mask = scan.mask(), tally = tallies(nx);
+    const greys = new Uint8Array(nz * plane), pictures = greys.slice(), hounsfield = new Float32Array(nz * plane), mask = scan.mask(), tally = tallies(nx);
     const lungs = new Uint8Array(readFileSync(`${folder}/lungs.bin`)).slice(0, nz * plane), part = (all, k) => all.subarray(k * plane, (k + 1) * plane);
     for (let k = 0; k < nz; k++) {
       const picture = toUnits(scan.picture(k), nx, intensity, changed);
-      part(pictures, k).set(minmaxClahe(...padded(picture, [ny, nx], pads, air(picture)), size, intensity.ends));
+      part(greys, k).set(minmax(...padded(picture, [ny, nx], pads, air(picture)), size, intensity.ends));
+      part(pictures, k).set(clahe(part(greys, k), size));
       part(hounsfield, k).set(nearest(...padded(picture, [ny, nx], pads, -1000), size));
     }
     const known = intensity.kind !== "grey"; // else all of the lungs are called infected
@@ -26,6 +27,7 @@ for (const name of readdirSync(folder).filter((n) => /\.(nii(\.gz)?|nrrd|mha|mhd
       mask.write(k, back);
       tally.add(back, ill, known && toUnits(scan.picture(k), nx, intensity));
     }
+    writeFileSync(`${folder}/${name}.greys`, greys);
     writeFileSync(`${folder}/${name}.pictures`, pictures);
     writeFileSync(`${folder}/${name}.lungs`, lungs);
     writeFileSync(`${folder}/${name}.mask`, mask.bytes);
