@@ -45,11 +45,14 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def alone(memory: Path, *, what: str) -> Iterator[None]:
-    """Refuse a second process, one that does `what`, into the folder above. The system drops the lock of one that dies."""
+def alone(memory: Path, *, what: str, patience: float = 0) -> Iterator[None]:
+    """Refuse a second process, one that does `what`, into the folder above, after so many seconds of waiting for the first.
+
+    The system drops the lock of one that dies.
+    """
     writer = memory / "writer"
     try:
-        with FileLock(memory / "lock", timeout=0):
+        with FileLock(memory / "lock", timeout=patience):
             write_whole(writer, f"process {os.getpid()} on {socket.gethostname()}")
             yield
     except Timeout:

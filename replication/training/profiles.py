@@ -131,7 +131,7 @@ def slice_store(profile: str, slices: str, *, root: Path) -> Path:
         from replication.data.phantom.volumes import write_phantoms
 
         write_phantoms(store.with_name("volumes"), progress=True)
-        fuse(store.with_name("volumes"), store, progress=True, published=True)
+        fuse(store.with_name("volumes"), store, progress=True, published=True, patience=600)
     return store
 
 

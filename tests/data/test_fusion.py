@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import threading
 import tracemalloc
 from pathlib import Path
 
@@ -422,9 +423,10 @@ def test_two_fusions_do_not_write_one_store(tiny, tmp_path):
             ):
                 fuse(tiny, tmp_path / "out", size=20, progress=False, published=True)
             assert {p.name for p in lock.parent.iterdir()} == {"lock", "writer"}
+            threading.Timer(0.3, other.kill).start()  # who waits takes over a dead one's lock
+            fuse(tiny, tmp_path / "out", size=20, progress=False, published=True, patience=60)
         finally:
             other.kill()
-    fuse(tiny, tmp_path / "out", size=20, progress=False, published=True)  # the dead one's lock is taken over
     assert "12345" not in writer.read_text() and writer.read_text().startswith("process ")
     assert len(rows_of(tmp_path / "out")) == 4
 

@@ -50,6 +50,7 @@ def fuse(
     own: Own | None = None,
     all_slices: bool = False,
     stated: dict[str, str] | None = None,
+    patience: float = 0,
 ) -> dict[str, Any]:
     """Turn every volume under `volumes` into slices; returns what `store.json` says.
 
@@ -77,6 +78,7 @@ def fuse(
         all_slices: `minmax-clahe` keeps every slice with lung, as `window` does.
         stated: `name` of the scans and `licence`, in words; `data.slices.origin` reads them. What is not
             given stays as the store has it.
+        patience: seconds to wait for another process that is writing the store.
 
     Raises:
         FileNotFoundError: `volumes` or its `ct` folder does not exist or holds no volume.
@@ -109,7 +111,7 @@ def fuse(
     memory = store / ".fusion"
     _check_settings(memory, settings)
     memory.mkdir(parents=True, exist_ok=True)
-    with alone(memory, what="fusion"):
+    with alone(memory, what="fusion", patience=patience):
         _check_settings(memory, settings)  # again: somebody may have begun it meanwhile
         write_json(memory / "settings.json", settings)
         told = _fuse(found, whose, store, settings, workers, progress)
