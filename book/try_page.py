@@ -137,7 +137,7 @@ def page(folder: Path) -> str:
     )
 
 
-CONTROLS = """<div class="try" id="try" data-size="{size}" data-quiet="180">
+CONTROLS = """<div class="try" id="try" data-size="{size}" data-quiet="180" data-most="50000000">
 <p class="use"><strong>{use}</strong></p>
 <p class="why">Nothing runs here yet: this needs JavaScript, and a page that comes from a server. Where the book was opened as a file, serve its folder, as with
 <code>python -m http.server</code>, and open the address that it prints. The command <code>chs-net segment SCAN OUTPUT</code> does the same without a browser.</p>

@@ -6,7 +6,7 @@ const root = document.querySelector("#try"), part = (name) => root.querySelector
 const at = (path) => new URL(path, import.meta.url).href;
 const COLOURS = { lungs: [86, 180, 233], infection: [213, 94, 0] };
 const BRIGHT = { hounsfield: [-1250, 250], offset: [-226, 1274] }; // what is black and white on the screen, in stored numbers
-let viewer, scan, worker, watch, masks;
+let viewer, scan, worker, watch, masks, nth; // the viewer is given every nth pixel of a large scan
 
 const tell = (text, wrong = false) => Object.assign(part("told"), { textContent: text, className: wrong ? "told wrong" : "told" });
 const library = () => import(at("runtime/niivue.js"));
@@ -41,12 +41,14 @@ async function open(files) {
     return tell(`${name}: ${error.message}`, true);
   }
   part("run").disabled = false;
-  tell(`${name}: stored as ${scan.axes}, numbers ${scan.intensity.kind}; ready.`);
+  nth = Math.ceil(Math.sqrt(scan.shape.reduce((a, b) => a * b) / Number(root.dataset.most)));
+  tell(`${name}: stored as ${scan.axes}, numbers ${scan.intensity.kind}; ready.${nth > 1 ? ` It is large: the picture shows one pixel of ${nth} x ${nth}; the networks see all.` : ""}`);
   try {
     await view();
     while (viewer.volumes.length) viewer.removeVolume(viewer.volumes[0]);
-    const [low, high] = BRIGHT[scan.intensity.kind] ?? [scan.volume.cal_min, scan.volume.cal_max];
-    viewer.addVolume(Object.assign(scan.volume, { cal_min: low, cal_max: high }));
+    const shown = nth > 1 ? await (await library()).NVImage.new(scan.fewer(nth), "scan.nii", "gray") : scan.volume;
+    const [low, high] = BRIGHT[scan.intensity.kind] ?? [shown.cal_min, shown.cal_max];
+    viewer.addVolume(Object.assign(shown, { cal_min: low, cal_max: high }));
     root.classList.add("open");
     Object.assign(part("slice"), { max: scan.shape[2] - 1, value: scan.shape[2] >> 1 });
     move();
@@ -116,7 +118,7 @@ async function show(found) {
     URL.revokeObjectURL(link.href);
     Object.assign(link, { href: URL.createObjectURL(packed), download: `${name}.nii.gz` });
     if (!root.classList.contains("open")) continue;
-    const shown = await (await library()).NVImage.new(bytes.buffer, `${name}.nii`, name, Number(part("opacity").value), null, 0.5, 1);
+    const shown = await (await library()).NVImage.new(nth > 1 ? scan.fewer(nth, bytes) : bytes.buffer, `${name}.nii`, name, Number(part("opacity").value), null, 0.5, 1);
     viewer.addVolume(shown);
   }
   stop();

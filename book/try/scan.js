@@ -19,6 +19,7 @@ const UNPLACED = "its header does not tell how the scan lies";
  * @property {(k: number) => Float32Array} picture a slice row by row: spine at the bottom, the patient's right on the left
  * @property {() => {bytes: Uint8Array, write: (k: number, picture: Uint8Array) => void}} mask an empty one: a NIfTI file's bytes
  *   in the scan's own space, and what writes a slice into them
+ * @property {(n: number, mask?: Uint8Array) => ArrayBuffer} fewer the scan, or such a mask of it, with every nth pixel of x and y: a NIfTI file
  */
 
 /** @param {File[]} files one scan @param {typeof import("@niivue/niivue").NVImage} NVImage @returns {Promise<Scan>} */
@@ -34,7 +35,7 @@ export async function readScan(files, NVImage) {
   const volume = await NVImage.new(buffer, `scan.${kind}`, "gray", 1, voxels).catch((error) => {
     throw new Error(`it cannot be read (${error.message ?? "no picture"}): damaged, cut short, or stored in a way the viewer does not know`);
   });
-  return asScan(volume, kind, buffer);
+  return asScan(volume, kind, buffer, NVImage);
 }
 
 /** A worker by its path from here: started from a blob, it is under the page's own policy, no other host. */
@@ -82,7 +83,7 @@ async function converted(files) {
 }
 
 /** @returns {Scan} */
-function asScan(volume, kind, buffer) {
+function asScan(volume, kind, buffer, NVImage) {
   const { hdr, img } = volume, doubts = [], notes = [], stored = hdr.dims.slice(1, Math.max(hdr.dims[0], 2) + 1);
   const shape = stored.length === 4 && stored[3] === 1 ? stored.slice(0, 3) : stored, count = shape.reduce((a, b) => a * b);
   if (shape.length !== 3) throw new Error(`its shape is ${stored.join(" x ")}; expected one volume of 3 dimensions: split a series into volumes`);
@@ -116,6 +117,15 @@ function asScan(volume, kind, buffer) {
     mask() {
       const bytes = volume.toUint8Array(new Uint8Array(count));
       return { bytes, write: (k, picture) => visit(k, (p, at) => { bytes[START + at] = picture[p]; }) };
+    },
+    fewer(n, mask) {
+      const dims = [Math.ceil(nx / n), Math.ceil(ny / n), nz], out = new (mask ? Uint8Array : Float32Array)(dims[0] * dims[1] * nz);
+      for (let k = 0, p = 0; k < nz; k++) for (let y = 0; y < ny; y += n) for (let x = 0; x < nx; x += n, p++) {
+        const at = zero + k * sz + y * sy + x * sx;
+        out[p] = mask ? mask[START + at] : value(at);
+      }
+      const affine = volume.matRAS.map((v, i) => (i % 4 < 2 ? v * n : v)), sides = [0, 1, 2].map((j) => Math.hypot(affine[j], affine[4 + j], affine[8 + j]));
+      return NVImage.createNiftiArray(dims, sides, affine, mask ? 2 : 16, out).buffer; // NIfTI's numbers for bytes and for real ones
     },
   };
 }

@@ -97,7 +97,8 @@ def test_masks_are_those_of_the_command_and_nothing_leaves(view: View, tmp_path:
     image = nib.Nifti1Image(np.ascontiguousarray(drawn.ct[:, :, 1:4]), drawn.affine)
     nib.save(image.as_reoriented(np.array([[0, -1], [1, 1], [2, -1]])), scan)
     report, ours = by_the_command(scan, tmp_path / "ours", load_cascade())
-    assert "stored as RAI" in give(page, scan)
+    page.evaluate("() => { document.querySelector('#try').dataset.most = 10000; }")  # voxels of a large scan
+    assert "stored as RAI" in (said := give(page, scan)) and "one pixel of 3 x 3" in said
     page.focus("#try [data-part=slice]")
     before = page.inner_text("#try .moves output")
     page.keyboard.press("ArrowRight")

@@ -184,7 +184,7 @@ def test_a_scan_is_read_prepared_cleaned_and_written_back_as_by_the_command(run,
         np.testing.assert_array_equal(ours.reshape(lungs.shape), lungs, err_msg=name)
 
         planes = restored(lungs, scan)
-        written = nib.load(_named(folder / f"{name}.mask"))
+        written = _image(folder / f"{name}.mask")
         expected = scan.image(planes)
         assert (np.asanyarray(written.dataobj) != np.asanyarray(expected.dataobj)).mean() < 1e-4, name
         np.testing.assert_allclose(
@@ -205,8 +205,16 @@ def test_a_scan_is_read_prepared_cleaned_and_written_back_as_by_the_command(run,
                 assert told["amounts"][side][target] == near, (name, side, target)
 
 
-def _named(path: Path) -> Path:
-    return Path(shutil.copy(path, path.with_suffix(".nii")))
+def _image(path: Path) -> nib.Nifti1Image:
+    return nib.Nifti1Image.from_bytes(path.read_bytes())
+
+
+def test_a_large_scan_and_its_mask_are_shown_by_every_second_pixel_in_the_same_place(run) -> None:
+    whole = nib.load(run[0] / "SAL.nii.gz"), _image(run[0] / "SAL.nii.gz.mask")
+    for image, part in zip(map(nib.as_closest_canonical, whole), ("fewer", "fewer-mask"), strict=True):
+        shown = _image(run[0] / f"SAL.nii.gz.{part}")
+        np.testing.assert_array_equal(shown.get_fdata(), image.get_fdata()[::2, ::2])
+        np.testing.assert_allclose(shown.affine, image.affine @ np.diag([2, 2, 1, 1]), rtol=1e-6, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", REFUSED)

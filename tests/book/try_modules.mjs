@@ -31,6 +31,8 @@ for (const name of readdirSync(folder).filter((n) => /\.(nii(\.gz)?|nrrd|mha|mhd
     writeFileSync(`${folder}/${name}.pictures`, pictures);
     writeFileSync(`${folder}/${name}.lungs`, lungs);
     writeFileSync(`${folder}/${name}.mask`, mask.bytes);
+    writeFileSync(`${folder}/${name}.fewer`, Buffer.from(scan.fewer(2)));
+    writeFileSync(`${folder}/${name}.fewer-mask`, Buffer.from(scan.fewer(2, mask.bytes)));
     const { shape, spacing, axes, doubts, notes } = scan, found_ml = amounts(tally, millilitres);
     found[name] = {
       shape, spacing, axes, kind: intensity.kind, doubts, notes: [...notes, ...clipped(changed, intensity.ends)], amounts: found_ml,
