@@ -79,6 +79,7 @@ def masks(name: str, ct: np.ndarray) -> tuple[np.ndarray | None, np.ndarray]:
     return None, predict_masks(network, ct[:, None], batch_size=4)[:, 0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASCADES)
 def test_on_drawn_chests_without_infection_a_cascade_marks_some(name: str) -> None:
     assert "On drawn chests without any infection both cascades mark some all the same" in PAGE

@@ -12,6 +12,7 @@ from replication.provenance import read_written
 RECORD = Path(__file__).resolve().parents[2] / "results/robustness/malformed.json"
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_every_malformed_scan_ends_in_a_clear_error_or_in_a_whole_result(tmp_path):
     became = run(504, folder=tmp_path)
