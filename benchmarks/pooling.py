@@ -15,7 +15,7 @@ from benchmarks.fft import FORMS as FFTS
 from benchmarks.limits import timed
 from chslib.network import WIDTHS
 from chslib.pooling import HALF_BAND_FROM, spectral_operator, spectral_resample2d
-from replication.training.fit import keep_freed_memory
+from replication.memory import keep_freed_memory
 
 SIDES = (256, 128, 64, 32, 16)  # of the maps that the five stages hold at 256x256
 FORMATS = {"NCHW": torch.contiguous_format, "channels_last": torch.channels_last}

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.limits import best_of
 from chslib.network import build_network
-from replication.training.fit import keep_freed_memory
+from replication.memory import keep_freed_memory
 
 
 def parts(network: nn.Module) -> dict[str, nn.Module]:

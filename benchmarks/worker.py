@@ -19,8 +19,9 @@ from benchmarks.limits import timed
 from benchmarks.plain import plain
 from chslib.inference import folded
 from chslib.network import ARMS, CHSNet, build_network
+from replication.memory import keep_freed_memory
 from replication.peers import build_peer
-from replication.training.fit import keep_freed_memory, training_loss
+from replication.training.fit import training_loss
 
 FORMS = {
     "plain": "textbook forms, default memory format and allocator",

@@ -50,7 +50,9 @@ def add_to(groups: Any) -> None:
     segment.add_argument(
         "--strict", action="store_true", help="refuse a scan whose header or numbers are in doubt"
     )
-    segment.add_argument("--batch-size", type=int, default=4, help="slices at a time (default: %(default)s)")
+    segment.add_argument(
+        "--batch-size", type=int, default=1, help="slices at a time (default: 1, the least memory)"
+    )
     segment.add_argument("--quiet", action="store_true", help="no progress bar")
     segment.set_defaults(run_command=_segment)
 
@@ -66,9 +68,11 @@ def _segment(options: argparse.Namespace) -> int:
         raise ValueError("no OUTPUT is given: a folder to write the masks into; or --dry-run")
     from tqdm import tqdm
 
+    from replication.memory import keep_freed_memory
     from replication.scans.output import segment_all
     from replication.scans.weights import load_cascade
 
+    keep_freed_memory()
     cascade = load_cascade(options.weights)
 
     def bar(step: str) -> Any:

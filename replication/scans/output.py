@@ -34,7 +34,7 @@ def write_segmentation(
     cleaning: Cleaning,
     strict: bool = False,
     dicom_seg: bool = False,
-    batch_size: int = 4,
+    batch_size: int = 1,
     bar: Bar | None = None,
     **reading: Any,
 ) -> dict[str, Any]:

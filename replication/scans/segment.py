@@ -35,7 +35,7 @@ class Found:
 
 
 def segment(
-    scan: Scan, cascade: Cascade, *, cleaning: Cleaning, batch_size: int = 4, bar: Bar | None = None
+    scan: Scan, cascade: Cascade, *, cleaning: Cleaning, batch_size: int = 1, bar: Bar | None = None
 ) -> Found:
     """Lungs and infection of one scan.
 

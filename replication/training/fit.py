@@ -8,9 +8,7 @@ depends on the seed and the epoch alone and nothing else is random, so a run tha
 repeats at most one epoch and ends with the same weights.
 """
 
-import ctypes
 import logging
-import platform
 import signal
 import warnings
 from pathlib import Path
@@ -24,6 +22,7 @@ from torch import Tensor, nn
 
 from chslib.loss import segmentation_loss
 from chslib.metrics import confusion, scores
+from replication.memory import keep_freed_memory
 from replication.provenance import environment
 from replication.training.batches import SliceDataset, batches_of
 from replication.training.callbacks import Deadline, History, Stopping, not_finite
@@ -81,19 +80,6 @@ class SegmentationTask(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         checkpoint["config"] = self.config
-
-
-def keep_freed_memory() -> bool:
-    """Tell glibc to keep freed blocks for reuse rather than hand them back to the system.
-
-    A training step frees and asks again for hundreds of megabytes; by default each request is
-    mapped and zeroed anew, which on two cores took more time than the arithmetic. True if set.
-    """
-    if platform.libc_ver()[0] != "glibc":
-        return False
-    mallopt = ctypes.CDLL(None).mallopt
-    trim_threshold, mmap_max = -1, -4  # M_TRIM_THRESHOLD, M_MMAP_MAX of malloc.h
-    return bool(mallopt(mmap_max, 0) and mallopt(trim_threshold, -1))
 
 
 class Fitting:

@@ -23,7 +23,12 @@ BELOW["replication.analysis"] = ("replication.evidence", "replication.scans", *B
 BELOW["replication.figures"] = ("replication.analysis", *BELOW["replication.analysis"])
 # The rooms of the data: who may import whom; `names` is everybody's, and none needs torch.
 DATA = {"getting": ("reading",), "reading": (), "phantom": (), "fusing": ("reading",), "slices": ()}
-LEAVES = ("replication.files", "replication.provenance", "replication.parameters")  # everybody's
+LEAVES = (
+    "replication.files",
+    "replication.memory",
+    "replication.provenance",
+    "replication.parameters",
+)  # everybody's
 MODULES = sorted(p for package in ("chslib", "replication") for p in (ROOT / package).rglob("*.py"))
 LONGEST_FILE, LONGEST_FUNCTION = 300, 60
 
