@@ -1,6 +1,7 @@
 """DICOM as it is exported, anonymised and copied about: the same scan, or the one reason why it is none and a cure."""
 
 import copy
+import gzip
 import re
 from collections.abc import Callable
 
@@ -88,21 +89,20 @@ SAME = {
     "as it is": (lambda s: s, ""),
     "UID emptied": (tags(SeriesInstanceUID=""), ""),
     "UID gone": (tags(SeriesInstanceUID=None), ""),
-    "UID made up a file": (tags(SeriesInstanceUID=lambda k: generate_uid()), ""),
+    "made up a file": (tags(**dict.fromkeys(("SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID"), lambda k: generate_uid()),
+        **dict.fromkeys(("PatientID", "SeriesNumber", "SeriesDescription"), str)), ""),
     "UIDs, names, numbers gone": (tags(**dict.fromkeys(("SeriesInstanceUID", "StudyInstanceUID", "SOPInstanceUID", "PatientID",
         "SeriesNumber", "SeriesDescription", "InstanceNumber", "ImageType", "FrameOfReferenceUID"))), ""),
     "UIDs, names, numbers emptied": (tags(**dict.fromkeys(("SeriesInstanceUID", "StudyInstanceUID", "SOPInstanceUID", "PatientID",
         "SeriesNumber", "SeriesDescription", "InstanceNumber", "ImageType", "FrameOfReferenceUID"), "")), ""),
     "modality gone": (tags(Modality=None), ""),
-    "modality emptied": (tags(Modality=""), ""),
-    "modality other": (tags(Modality="OT"), ""),
-    "class gone": (tags(SOPClassUID=None), ""),
-    "class emptied": (tags(SOPClassUID=""), ""),
-    "class and modality gone": (tags(SOPClassUID=None, Modality=None), ""),
-    "all are captures": (tags(SOPClassUID=CAPTURE), ""),
-    "what pixels need gone": (tags(PhotometricInterpretation=None, SamplesPerPixel=None, BitsStored=None), ""),
-    "monochrome1": (tags(PhotometricInterpretation="MONOCHROME1"), ""),
-    "monochrome1 in some": (tags(PhotometricInterpretation=lambda k: f"MONOCHROME{1 + k % 2}"), ""),
+    "class gone, modality small": (tags(SOPClassUID=None, Modality="ct"), ""),
+    "class and modality emptied": (tags(SOPClassUID="", Modality=""), ""),
+    "class and modality no words of DICOM": (tags(SOPClassUID="1.2.3", Modality="ANON"), ""),
+    "all are captures": (tags(SOPClassUID=CAPTURE, Modality="OT"), ""),
+    "what pixels need gone": (tags(PhotometricInterpretation=None, SamplesPerPixel=None, BitsStored=None, PixelRepresentation=None), ""),
+    "intercept gone in some": (tags(RescaleIntercept=lambda k: "" if k % 3 else -1024), "8 slices without.*: taken -1024, as the others"),
+    "monochrome1 in some": (tags(PhotometricInterpretation=lambda k: f"Monochrome{1 + k % 2}"), ""),
     "monochrome1 with its shape": (tags(PhotometricInterpretation="MONOCHROME1", PresentationLUTShape="INVERSE"), ""),
     "numbered backwards": (tags(InstanceNumber=lambda k: 99 - k), ""),
     "orientation noise": (noise("ImageOrientationPatient", 1e-6), "off the even stack"),
@@ -116,7 +116,11 @@ SAME = {
     "page of another size": (with_page(**small()), "1 files left out: of another size"),
     "scout without its type": (with_page(ImageOrientationPatient=[0, 1, 0, 0, 0, -1], ImageType=None), "direction"),
     "a file twice": (lambda s: [*s, copy.deepcopy(s[3])], "1 files left out: the same picture again"),
-    "a file twice, UID made up": (with_page(InstanceNumber=77), "the same picture again"),
+    "a file twice, rescaled otherwise": (lambda s: with_page(InstanceNumber=77, RescaleIntercept=-1034, PixelData=np.add(
+        np.frombuffer(s[-1].PixelData, "<u2"), 10, dtype="<u2").tobytes())(s), "the same picture again"),
+    "bolus tracking": (lambda s: s + tags(SeriesInstanceUID="1.2.3", SeriesNumber=9, SOPInstanceUID=lambda k: f"1.2.{k}", RescaleIntercept=lambda k: -k)(
+        [copy.deepcopy(s[3]) for _ in range(9)]), "9 files left out: pictures of fewer than 3 places"),
+    "some slices again": (lambda s: s + tags(AcquisitionNumber=2, RescaleIntercept=-9)(copy.deepcopy(s[3:5])), "2 files left out: of another Acq"),
     "every file twice": (lambda s: s + copy.deepcopy(s), f"{DEPTH} files left out: the same picture again"),
 }  # fmt: skip
 
@@ -139,6 +143,26 @@ def test_a_file_without_preamble_is_read_as_it_begins(implicit, little, drawn, t
             one.PixelData = np.frombuffer(one.PixelData, "<u2").astype(">u2").tobytes()
     how = {"implicit_vr": implicit, "little_endian": little, "enforce_file_format": False}
     assert is_drawn(Scan(put_dicom(tmp_path / "series", slices, **how)), drawn)
+
+
+EXPLICIT = b"1.2.840.10008.1.2.1\0"
+
+
+@pytest.mark.parametrize("change", [
+    gzip.compress,
+    lambda data: data[132:],
+    lambda data: data.replace(EXPLICIT, b"1.2.840.10008.1.2.5\0"),
+    lambda data: data.replace(EXPLICIT, b"1.2.3".ljust(20, b"\0")),
+    lambda data: data.replace(b"5.2\\4.8", b"5,2\\4,8"),
+    lambda data: data + bytes(99),
+], ids=["gzip", "preamble alone gone", "told packed", "told unknown", "commas", "trailing bytes"])  # fmt: skip
+def test_a_file_is_read_as_its_bytes_are_not_as_it_tells(change, drawn, tmp_path):
+    folder = write_dicom(tmp_path / "series", drawn.hu, drawn.affine)
+    for path in folder.iterdir():
+        whole = path.read_bytes()
+        path.write_bytes(change(whole))
+        assert path.read_bytes() != whole
+    assert is_drawn(Scan(folder), drawn)
 
 
 def test_links_are_followed_and_a_circle_ends(drawn, tmp_path):
@@ -192,8 +216,11 @@ def again(**changed: object) -> Callable[[Slices], Slices]:
 
 @pytest.mark.parametrize("change, named, which", [
     (again(AcquisitionNumber=2), "2 phases of one series.*--series 2:2: .*AcquisitionNumber 2", "2:2"),
-    (again(TemporalPositionIdentifier=5), "TemporalPositionIdentifier 5", "2:5"),
+    (again(TriggerTime=450), "TriggerTime 450", "2:450.0"),
     (again(ContrastBolusAgent="Iomeprol"), "ContrastBolusAgent Iomeprol", "2:Iomeprol"),
+    (lambda s: tags(InstanceNumber=None)(tags(AcquisitionTime=lambda k: f"{120000 + k}")(again()(s))), "pass by AcquisitionTime 2", "2:2"),
+    (lambda s: s + moved(2, lambda k: 4.5)(again(ConvolutionKernel="B70")(s)[DEPTH:]), "ConvolutionKernel B70", "2:B70"),
+    (again(), "2 phases of one series.*folder late", "2:late"),
     (again(InstanceNumber=lambda k: k + 101), "pass by InstanceNumber 2", "2:2"),
     (again(SeriesInstanceUID="1.2.3", SeriesNumber=7), r"2 CT series; name one.*--series 7: number 7 \(chest", "7"),
     (again(SeriesInstanceUID="1.2.3"), "--series 1.2.3: number 2", "1.2.3"),
@@ -201,7 +228,10 @@ def again(**changed: object) -> Callable[[Slices], Slices]:
     (lambda s: tags(SeriesInstanceUID="", SeriesNumber="")(again(SeriesDescription="late")(s)), "2 CT series.*no.2: number none .late", "no.2"),
 ])  # fmt: skip
 def test_of_several_phases_or_series_one_is_named(change, named, which, drawn, tmp_path):
-    folder = put_dicom(tmp_path / "series", change(dicom_slices(drawn.hu, drawn.affine)))
+    slices, folder = change(dicom_slices(drawn.hu, drawn.affine)), tmp_path / "series"
+    late = DEPTH if "folder" in named else len(slices)
+    put_dicom(folder, slices[:late])
+    put_dicom(folder / "late", slices[late:])
     with pytest.raises(ValueError, match=f"(?s){named}"):
         Scan(folder)
     assert voxels(Scan(folder, series=which)).max() == drawn.hu.max() + 7
@@ -215,14 +245,16 @@ def test_of_several_phases_or_series_one_is_named(change, named, which, drawn, t
 @pytest.mark.parametrize("change, said", [
     (lambda s: s[:5] + s[6:], r"1 slice is missing, between 66.0 and 84.0 mm; the others lie 9.00 mm apart. Export"),
     (lambda s: s[:1] + s[2:5] + s[8:], "4 slices are missing, between 30.0 and 48.0 mm, between"),
+    (lambda s: s[:2] + s[8:9], "6 slices are missing"),
     (lambda s: rounded(0)(s[:1] + s[2:]), "1 slice is missing"),
-    (moved(2, lambda k: k * k), "apart, unevenly; resample it, .*dicom2nifti.*validate_slice_increment"),
+    (moved(2, lambda k: 0.1 * k * k), "apart, unevenly; resample it, .*dicom2nifti.*validate_slice_increment"),
     (moved(1, lambda k: 3 * k), r"18.4 degrees off their normal \(a tilted gantry\); resample it, .*dicom2nifti.*validate_orthogonal"),
     (moved(1, lambda k: -0.3 * k), "1.9 degrees off their normal"),
     (moved(0, lambda k: 3 * (k % 2)), "shifted in their plane by up to 1.[0-9] mm .at most 0.5 mm"),
     (with_page(PixelData=bytes(2 * 56 * 62), InstanceNumber=3), "2 different pictures lie at one place.*keep one"),
     (tags(PixelSpacing=None), f"{DEPTH} files left out: without PixelSpacing"),
     (tags(ImagePositionPatient=""), "without ImagePositionPatient"),
+    (tags(ImagePositionPatient=[0, 0, 0]), "pictures of fewer than 3 places .*an export that lost ImagePositionPatient"),
     (tags(ImageOrientationPatient=[1, 0, 0, 1, 0, 0]), "no two directions at right angles"),
     (lambda s: s[:2], "no CT series of 3 slices or more .2 files left out"),
     (tags(Modality="MR"), "left out: modality MR"),

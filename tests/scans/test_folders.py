@@ -53,7 +53,7 @@ def other_kinds(folder: Path) -> dict[str, Path]:
     made = {
         "zip archive; unpack it": packed.getvalue(), "tar archive; unpack it": tar.getvalue(), "a PDF": b"%PDF-1.4\n",
         "tar archive": gzip.compress(tar.getvalue()), "a picture: its grey": picture.getvalue(), "an empty file": b"", "a text": b"hello\n",
-        "one half of a NIfTI pair": pair.header.binaryblock, "HDF5": b"\x89HDF\r\n\x1a\n", "a NumPy array": b"\x93NUMPY\x01\0",
+        "one half of a NIfTI or Analyze pair": pair.header.binaryblock, "HDF5": b"\x89HDF\r\n\x1a\n", "a NumPy array": b"\x93NUMPY\x01\0",
     }  # fmt: skip
     paths = {}
     for k, (said, data) in enumerate(made.items()):

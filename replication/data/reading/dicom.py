@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from replication.data.reading.series import FEWEST, choose, series_in
-from replication.data.reading.slices import Slice, group_items, slices_of
+from replication.data.reading.slices import Slice, as_number, group_items, read_file, slices_of
 from replication.data.reading.stack import TOLD, TOLERANCE, fit
 
 
@@ -60,6 +60,8 @@ class Dicom:
         image = nib.Nifti1Image(np.broadcast_to(np.int16(0), self.shape), self.affine)
         image.header.set_xyzt_units("mm")
         self.header = image.header
+        told = {one.text("RescaleIntercept") for one in self.slices} - {""}
+        self._intercept = as_number(told.pop()) if len(told) == 1 else None
         self._unscaled: set[int] = set()
 
     def plane(self, k: int, *, finite: bool = False) -> NDArray:
@@ -70,10 +72,7 @@ class Dicom:
         """
         one = self.slices[k]
         try:
-            pixels, sources = _decoded(one)
-            if pixels.shape != one.shape:
-                raise ValueError(f"pixels of shape {pixels.shape}, where its header says {one.shape}")
-            slope, intercept = (_number(sources, name) for name in ("RescaleSlope", "RescaleIntercept"))
+            pixels, slope, intercept = _decoded(one)
         except Exception as error:  # of pydicom and the decoders: all name the trouble, none the file
             lacks = "plugin" in str(error) or "dependencies" in str(error)
             raise ValueError(
@@ -86,73 +85,77 @@ class Dicom:
             ) from error
         if intercept is None:
             self._unscaled.add(k)
-        if slope in (None, 1) and intercept in (None, 0):
-            return pixels.T
-        return pixels.T * np.float64(1 if slope is None else slope) + (intercept or 0)
+            intercept = self._intercept
+        return _scaled(pixels, slope, intercept).T
 
     def finish(self) -> None:
         """After a pass over all planes: note what showed only there."""
         if self._unscaled:
-            self.notes.append(f"{len(self._unscaled)} slices without a rescale intercept: taken as stored")
+            taken = "as stored" if self._intercept is None else f"{self._intercept:g}, as the others have it"
+            self.notes.append(f"{len(self._unscaled)} slices without a rescale intercept: taken {taken}")
 
     def _alone(self) -> str:
         try:
             slices_of(self.path)
         except ValueError as error:
-            return f"{self.path}: one DICOM file that is no CT slice ({error})"
+            return f"{self.path}: one DICOM file that is no CT slice ({error}); give the folder with the scan"
         return f"{self.path}: one DICOM slice of a scan; give the folder with all of them: {self.path.parent}"
 
 
 @lru_cache(maxsize=1)
 def _file(path: Path) -> Any:
     """A file with its pixels; the last one is kept, because an enhanced one is asked once for each frame."""
-    import pydicom
-    from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+    from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-    data = pydicom.dcmread(path, force=True)
-    if "TransferSyntaxUID" not in data.file_meta:  # no preamble: as it was read
-        implicit, little = data.original_encoding
+    data = read_file(path)
+    syntax = UID(str(data.file_meta.get("TransferSyntaxUID") or "1"))
+    if not syntax.is_transfer_syntax or syntax.is_encapsulated and not data["PixelData"].is_undefined_length:
+        implicit, little = (
+            data.original_encoding
+        )  # gone, or of the pixels before they were unpacked: as it was read
         explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
         data.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
-    for name, usual in (
-        ("PhotometricInterpretation", "MONOCHROME2"),
-        ("SamplesPerPixel", 1),
-        ("BitsStored", data.BitsAllocated),
-    ):
+    data.PhotometricInterpretation = "MONOCHROME2"  # the numbers are wanted, however they are shown
+    for name, usual in (("SamplesPerPixel", 1), ("BitsAllocated", 16), ("PixelRepresentation", 0)):
         if data.get(name) in (None, ""):
             setattr(data, name, usual)
+    if data.get("BitsStored") in (None, ""):
+        data.BitsStored = data.BitsAllocated
     return data
 
 
-def _decoded(one: Slice) -> tuple[NDArray, list[Any]]:
-    """Stored numbers (rows, columns), and where the rescale tags may stand."""
+def _decoded(one: Slice) -> tuple[NDArray, float | None, float | None]:
+    """Stored numbers (rows, columns), slope and intercept."""
     from pydicom.pixels import pixel_array
 
-    data = _file(one.path)
-    if one.frame is None:
-        return pixel_array(data), [data]
-    shared = next(iter(data.get("SharedFunctionalGroupsSequence") or []), None)
-    sources = [*group_items(data.PerFrameFunctionalGroupsSequence[one.frame], shared), data]
-    single = int(data.get("NumberOfFrames") or 1) == 1
-    return pixel_array(data, index=None if single else one.frame), sources
+    data, sources = _file(one.path), []
+    if one.frame is not None:
+        shared = next(iter(data.get("SharedFunctionalGroupsSequence") or []), None)
+        sources = group_items(data.PerFrameFunctionalGroupsSequence[one.frame], shared)
+    several = int(data.get("NumberOfFrames") or 1) > 1
+    pixels = pixel_array(data, index=one.frame if several else None)
+    if pixels.shape != one.shape:
+        raise ValueError(f"pixels of shape {pixels.shape}, where its header says {one.shape}")
+    slope, intercept = (_number([*sources, data], f"Rescale{name}") for name in ("Slope", "Intercept"))
+    return pixels, slope, intercept
+
+
+def _scaled(pixels: NDArray, slope: float | None, intercept: float | None) -> NDArray:
+    if slope in (None, 1) and intercept in (None, 0):
+        return pixels
+    return pixels * np.float64(1 if slope is None else slope) + (intercept or 0)
 
 
 def _number(sources: list[Any], name: str) -> float | None:
     for source in sources:
         if source.get(name) not in (None, ""):
-            return float(source[name].value)
+            return as_number(source[name].value)
     return None
 
 
 def _same(one: Slice, other: Slice) -> bool:
-    """Whether two files show the same picture: in stored numbers and in how these are rescaled."""
-    shown = []
-    for each in (one, other):
-        try:
-            pixels, sources = _decoded(each)
-        except Exception:  # a picture that cannot be read is told when it is
-            return False
-        shown.append(
-            (pixels.tobytes(), [_number(sources, f"Rescale{name}") for name in ("Slope", "Intercept")])
-        )
-    return shown[0] == shown[1]
+    """Whether two files show the same picture, in Hounsfield units."""
+    try:
+        return np.array_equal(_scaled(*_decoded(one)), _scaled(*_decoded(other)))
+    except Exception:  # a picture that cannot be read is told when it is
+        return False

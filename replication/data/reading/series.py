@@ -9,12 +9,13 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
 from replication.data.reading.kinds import files_below, kind_of
-from replication.data.reading.slices import CT, PARTING, Slice, slices_of
+from replication.data.reading.slices import CT, PARTING, TIMES, Slice, slices_of
 from replication.data.reading.stack import TOLERANCE, fit, places
 
 FEWEST = 3  # slices of a series that can be a scan
@@ -51,49 +52,52 @@ class Series:
 def find_series(files: Iterable[Path], *, same: Same) -> tuple[list[Series], list[str]]:
     """The CT series among files that can be scans, by number, and notes on what was left out."""
     left_out: Counter[str] = Counter()
-    groups: defaultdict[tuple, list[Slice]] = defaultdict(list)
+    slices: list[Slice] = []
     for path in files:
         try:
-            if kind_of(path) != "dicom":
-                left_out["no DICOM"] += 1
-                continue
-            for one in slices_of(path) if path.name != "DICOMDIR" else ():
-                groups[one.series].append(one)
+            if (kind := kind_of(path)) != "dicom":
+                left_out["empty" if kind == "empty" else "no DICOM"] += 1
+            elif path.name != "DICOMDIR":
+                slices += slices_of(path)
         except OSError as error:
             left_out[f"not readable ({error.strerror})"] += 1
         except ValueError as error:
             left_out[str(error)] += 1
     found: list[Series] = []
-    for together in _grouped(groups):
+    for together in _grouped(slices):
         alike = _alike(_without_captures(together, left_out))
         for part in alike:
-            if len(part) < FEWEST:
-                why = f"of series with fewer than {FEWEST} slices"
-                if max(map(len, alike)) >= FEWEST:
-                    why = "of another size, spacing or direction than the rest of their series"
-                left_out[why] += len({one.path for one in part})
-            else:
+            if len(part) >= FEWEST and _held(part) >= FEWEST:
                 found += _phases(part, same)
+                continue
+            why = f"of series with fewer than {FEWEST} slices"
+            if len(part) >= FEWEST:
+                why = f"pictures of fewer than {FEWEST} places (bolus tracking, or an export that lost ImagePositionPatient)"
+            elif max(map(len, alike)) >= FEWEST:
+                why = "of another size, spacing or direction than the rest of their series"
+            left_out[why] += len({one.path for one in part})
     found.sort(key=lambda s: (s.number.zfill(8), s.uid, s.phase[1].zfill(8)))
     _name(found)
     return found, [f"{n} files left out: {why}" for why, n in sorted(left_out.items()) if n]
 
 
-def _grouped(groups: dict[tuple, list[Slice]]) -> list[list[Slice]]:
-    """Slices of one UID together; those of none, or of one that hardly another slice has, by what is left."""
-    by_uid: defaultdict[tuple, list[Slice]] = defaultdict(list)
-    studies: Counter[str] = Counter()
-    for (uid, _, _, patient, study), slices in groups.items():
-        by_uid[uid, patient].extend(slices)
-        studies[study] += len(slices)
-    whole = {key: slices for key, slices in by_uid.items() if key[0] and len(slices) >= FEWEST}
-    poor: defaultdict[tuple, list[Slice]] = defaultdict(list)
-    for one in (one for key, slices in by_uid.items() if key not in whole for one in slices):
-        _, number, description, patient, study = one.series
-        poor[one.path.parent, study if studies[study] >= FEWEST else "", patient, number, description].append(
-            one
-        )
-    return [*whole.values(), *poor.values()]
+def _grouped(slices: list[Slice]) -> list[list[Slice]]:
+    """Slices of one UID together; those of none by what is left. What hardly another slice has was made up, and is none."""
+    told = [(*one.series, str(one.path.parent)) for one in slices]
+    bearers = Counter(entry for names in told for entry in enumerate(names))
+    groups: defaultdict[tuple, list[Slice]] = defaultdict(list)
+    for one, names in zip(slices, told):
+        uid, *others = (name if bearers[k, name] >= FEWEST else "" for k, name in enumerate(names))
+        groups[(uid, others[2]) if uid else tuple(others)].append(one)
+    return list(groups.values())
+
+
+def _held(slices: list[Slice]) -> int:
+    """At how many places they lie; where no direction tells it, each at its own."""
+    try:
+        return len(places(slices))
+    except ValueError:  # its reader says why
+        return len(slices)
 
 
 def _without_captures(slices: list[Slice], left_out: Counter[str]) -> list[Slice]:
@@ -133,22 +137,29 @@ def _phases(slices: list[Slice], same: Same) -> list[Series]:
         if copies := len(series.slices) - len(slices):
             series.notes.append(f"{copies} files left out: the same picture again")
             series.slices = slices
-    if _fits(slices):
-        return [series]
-    for tag in PARTING:
+    even = _fits(slices)
+    for tag in (*PARTING, "folder"):
         parts = defaultdict(list)
         for one in slices:
             parts[one.text(tag)].append(one)
-        if phases := _apart(parts, doubled=len(places(slices)) < len(slices)):
+        if (even and tag in TIMES) or not (phases := _apart(parts, slices, even=even)):
+            continue
+        if left := len(slices) - sum(map(len, phases.values())):
+            series.notes.append(f"{left} files left out: of another {tag} than the rest of their series")
+        return [
+            Series(uid, number, description, part, (tag, value or "none"), notes=[*series.notes])
+            for value, part in phases.items()
+            for uid, number, description, *_ in [part[0].series]
+        ]
+    if even:
+        return [series]
+    for tag in ("InstanceNumber", *TIMES):
+        if passes := _passes(slices, tag):
             return [
-                Series(uid, number, description, part, (tag, value or "none"), notes=[*series.notes])
-                for value, part in phases.items()
-                for uid, number, description, *_ in [part[0].series]
+                Series(uid, number, description, part, (f"pass by {tag}", str(k + 1)), notes=[*series.notes])
+                for k, part in enumerate(passes)
             ]
-    return [
-        Series(uid, number, description, part, ("pass by InstanceNumber", str(k + 1)), notes=[*series.notes])
-        for k, part in enumerate(_passes(slices))
-    ] or [series]
+    return [series]
 
 
 def _once(part: list[Slice], same: Same) -> list[Slice]:
@@ -168,26 +179,33 @@ def _fits(slices: list[Slice]) -> bool:
     return True
 
 
-def _apart(parts: dict[str, list[Slice]], *, doubled: bool) -> dict[str, list[Slice]]:
-    """The parts, where each is a scan by itself: no place twice, or else evenly stacked."""
+def _apart(parts: dict[str, list[Slice]], slices: list[Slice], *, even: bool) -> dict[str, list[Slice]]:
+    """The large parts, where each is a scan by itself: evenly stacked, or no place twice. Those of an even stack must interleave."""
     large = {value: part for value, part in parts.items() if len(part) >= FEWEST}
-    if len(parts) < 2 or not large or sum(map(len, large.values())) < 0.8 * sum(map(len, parts.values())):
+    if len(parts) < 2 or not large or sum(map(len, large.values())) < 0.8 * len(slices):
         return {}
-    if len(large) == 1 and not _fits(next(iter(large.values()))):
-        return {}
-    whole = all(_fits(part) for part in large.values())
-    single = doubled and all(len(places(part)) == len(part) for part in large.values())
+    by_place, whole = places(slices), all(_fits(part) for part in large.values())
+    if even:
+        rank = {one: k for k, part in enumerate(by_place) for one in part}
+        held = sorted(sorted(rank[one] for one in part) for part in parts.values())
+        interleaved = large == parts and any(other[0] < one[-1] for one, other in pairwise(held))
+        return large if whole and interleaved else {}
+    doubled = len(large) > 1 and len(by_place) < len(slices)
+    single = doubled and all(_held(part) == len(part) for part in large.values())
     return large if whole or single else {}
 
 
-def _passes(slices: list[Slice]) -> list[list[Slice]]:
-    """Where every place is held equally often: first, second, ... by InstanceNumber."""
+def _passes(slices: list[Slice], tag: str) -> list[list[Slice]]:
+    """Where every place is held equally often: first, second, ... by a tag that is a number."""
     by_place = places(slices)
-    times = {len(part) for part in by_place}
-    if len(times) != 1 or times == {1} or any(one.number is None for one in slices):
+    times = len(slices) / len(by_place)
+    try:
+        told = {one: float(one.text(tag)) for one in slices}
+    except ValueError:
         return []
-    ordered = [sorted(part, key=lambda one: one.number or 0) for part in by_place]
-    return [list(phase) for phase in zip(*ordered)]
+    if times == 1 or any(len({told[one] for one in part}) != times for part in by_place):
+        return []
+    return [list(phase) for phase in zip(*(sorted(part, key=told.__getitem__) for part in by_place))]
 
 
 def _name(found: list[Series]) -> None:

@@ -13,22 +13,31 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from replication.data.reading.kinds import unpacked
+
 CT = {
     "1.2.840.10008.5.1.4.1.1.2": "CT",
     "1.2.840.10008.5.1.4.1.1.2.1": "enhanced CT",
     "1.2.840.10008.5.1.4.1.1.2.2": "converted CT",
 }
 CAPTURE = "1.2.840.10008.5.1.4.1.1.7"  # secondary captures: a page of a report, or what a tool made of a CT
+STANDARD = (
+    "1.2.840.10008."  # begins every class of the standard: others are a maker's own, or an anonymiser's
+)
 # What parts two phases that were stored as one series, in the order in which they are tried.
+TIMES = (
+    "TriggerTime", "SeriesDate", "SeriesTime", "AcquisitionDateTime", "FrameAcquisitionDateTime", "AcquisitionDate", "AcquisitionTime",
+    "ContentDate", "ContentTime",
+)  # fmt: skip
 PARTING = (
-    "AcquisitionNumber", "FrameAcquisitionNumber", "TemporalPositionIdentifier", "TemporalPositionIndex", "NominalPercentageOfCardiacPhase", "SeriesNumber",
-    "SeriesDescription", "ContrastBolusAgent", "ConvolutionKernel", "KVP", "ImageType", "StackID", "ImageComments", "ProtocolName",
-    "SliceThickness", "SeriesTime", "AcquisitionTime", "ContentTime",
+    "AcquisitionNumber", "FrameAcquisitionNumber", "TemporalPositionIdentifier", "TemporalPositionIndex", "NominalPercentageOfCardiacPhase",
+    "NominalCardiacTriggerDelayTime", "SeriesNumber", "SeriesDescription", "ContrastBolusAgent", "ConvolutionKernel", "FilterType",
+    "KVP", "ImageType", "StackID", "ImageComments", "ProtocolName", "SliceThickness", "ReconstructionDiameter", *TIMES,
 )  # fmt: skip
 TELLING = [
     "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID", "Modality", "PatientID",
     "NumberOfFrames", "SamplesPerPixel", "Rows", "Columns", "PixelSpacing", "ImagePositionPatient", "ImageOrientationPatient",
-    "InstanceNumber", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", *PARTING,
+    "InstanceNumber", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "RescaleIntercept", *PARTING,
 ]  # fmt: skip
 WANTED = {"ImagePositionPatient": 3, "ImageOrientationPatient": 6, "PixelSpacing": 2}
 
@@ -43,7 +52,6 @@ class Slice:
         edges: (2, 3) the picture's upper and left side, from its first pixel to where the next picture would begin.
         shape: rows, columns.
         series: what names the series: UID, number, description, patient, study.
-        number: in the series, or None.
         sop_class: UID of the kind of object, or "".
         sources: where its tags stand: a frame's functional groups, and the file's head.
     """
@@ -54,12 +62,13 @@ class Slice:
     edges: NDArray
     shape: tuple[int, int]
     series: tuple[str, ...]
-    number: int | None
     sop_class: str
     sources: list[Any]
 
     def text(self, tag: str) -> str:
-        """What a tag says of this slice, or ""."""
+        """What a tag says of this slice, or ""; of "folder", where its file lies."""
+        if tag == "folder":
+            return self.path.parent.name
         return next((text for source in self.sources if (text := _text(source, tag))), "")
 
 
@@ -73,7 +82,7 @@ def slices_of(path: Path) -> list[Slice]:
 
     try:
         with pydicom.config.disable_value_validation():  # odd values are told here, where they matter
-            head = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=TELLING, force=True)
+            head = read_file(path, stop_before_pixels=True, specific_tags=TELLING)
             if reason := _no_ct(head):
                 raise ValueError(reason)
             return list(_frames(path, head))
@@ -83,25 +92,43 @@ def slices_of(path: Path) -> list[Slice]:
         raise ValueError(f"not readable ({type(error).__name__})") from error
 
 
+def read_file(path: Path, **how: Any) -> Any:
+    """A DICOM file as pydicom reads it, with its preamble or without, packed by gzip or not."""
+    import pydicom
+
+    with unpacked(path) as file:
+        return pydicom.dcmread(file, force=True, **how)
+
+
 def _text(head: Any, tag: str) -> str:
     value = head.get(tag)
     return "" if value is None else str(value).strip()
 
 
 def _no_ct(head: Any) -> str:
-    sop_class, modality = _text(head, "SOPClassUID"), _text(head, "Modality").upper()
+    """Why it is no CT slice, or "". A class or modality that DICOM does not know tells nothing: an anonymiser wrote it."""
+    from pydicom.uid import UID
+
+    sop_class = _text(head, "SOPClassUID") or _text(head.file_meta, "MediaStorageSOPClassUID")
+    modality = _text(head, "Modality").upper()
     kinds = [str(kind).upper() for kind in head.get("ImageType") or []]
-    if modality not in ("", "CT") and not (modality == "OT" and sop_class in CT):
+    if modality not in ("", "CT", "OT") and _is_modality(modality):
         return f"modality {modality}"
+    if sop_class.startswith(STANDARD) and sop_class not in CT and not sop_class.startswith(CAPTURE):
+        return f"no CT, but {UID(sop_class).name}"
     if not len(head):
         return "not readable (no element)"
-    if sop_class and sop_class not in CT and not sop_class.startswith(CAPTURE):
-        return f"no CT, but {getattr(head['SOPClassUID'].value, 'name', sop_class)}"
     if "LOCALIZER" in kinds or "SCOUT" in kinds:
         return "localisers"
     if int(head.get("SamplesPerPixel") or 1) != 1:
         return "colour pictures"
     return ""
+
+
+def _is_modality(word: str) -> bool:
+    from pydicom.sr.codedict import codes
+
+    return any(getattr(getattr(codes.cid33, name), "value", None) == word for name in codes.cid33.dir())
 
 
 def _frames(path: Path, head: Any) -> Iterator[Slice]:
@@ -113,7 +140,7 @@ def _frames(path: Path, head: Any) -> Iterator[Slice]:
         _text(head, t)
         for t in ("SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "PatientID", "StudyInstanceUID")
     )
-    for frame, sources in enumerate([group_items(group, shared) for group in groups] or [[head]]):
+    for frame, sources in enumerate([[*group_items(group, shared), head] for group in groups] or [[head]]):
         read = {name: _numbers(sources, name, count) for name, count in WANTED.items()}
         told = {name: value for name, value in read.items() if value is not None}
         if missing := [name for name in WANTED if name not in told]:
@@ -125,11 +152,10 @@ def _frames(path: Path, head: Any) -> Iterator[Slice]:
         row_mm, column_mm = told["PixelSpacing"]
         if min(row_mm, column_mm) <= 0:
             raise ValueError("with a PixelSpacing that is not positive")
-        number = _text(head, "InstanceNumber")
         yield Slice(
             path, frame if groups else None, told["ImagePositionPatient"],
             np.stack([along_row * column_mm * shape[1], along_column * row_mm * shape[0]]), shape, series,
-            frame if groups else int(number) if number.isdigit() else None, _text(head, "SOPClassUID"), [*sources, head] if groups else sources,
+            _text(head, "SOPClassUID"), sources,
         )  # fmt: skip
 
 
@@ -151,9 +177,14 @@ def _numbers(sources: list[Any], name: str, count: int) -> NDArray | None:
         if value is None or isinstance(value, str) or not hasattr(value, "__len__") or len(value) != count:
             continue
         try:
-            numbers = np.array([float(v) for v in value])
+            numbers = np.array([as_number(v) for v in value])
         except (TypeError, ValueError):
             continue
         if np.isfinite(numbers).all():
             return numbers
     return None
+
+
+def as_number(value: Any) -> float:
+    """A decimal string; some computers write it with a comma."""
+    return float(str(value).replace(",", "."))

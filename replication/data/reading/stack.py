@@ -113,10 +113,10 @@ def fit(slices: Sequence[Slice]) -> Stack:
 
 
 def _uneven(along: NDArray, distances: NDArray) -> str:
-    usual = float(np.median(distances))
+    usual = float(distances.min())
     times = distances / usual
-    if (np.abs(times - np.rint(times)) < 0.25).all() and times.min() > 0.5:
-        gaps = np.flatnonzero(times > 1.5)
+    gaps = np.flatnonzero(times > 1.5)
+    if (np.abs(times - np.rint(times)) < 0.25).all() and len(gaps):
         where = ", ".join(f"between {along[k]:.1f} and {along[k + 1]:.1f} mm" for k in gaps[:3])
         missing = int(np.rint(times).sum()) - len(times)
         return (
