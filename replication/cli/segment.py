@@ -93,7 +93,9 @@ def _list(folder: Any, reading: dict[str, Any]) -> int:
     amiss = sum(one.amiss for one in folder.left_out)
     for path in folder.scans.values():
         try:
-            print(Glance(path, **reading))
+            scan = Glance(path, **reading)
+            print(scan)
+            amiss += scan.amiss
         except (ValueError, OSError) as error:
             print(f"would fail: {error}")
             amiss += 1

@@ -8,14 +8,16 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
 import chslib
 from replication.data.reading.scan import Scan
+from replication.data.reading.slices import read_file
 from replication.scans.segment import Found
 
-NEEDED = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID")
+SHARED = ("SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID")
 # What each study has, if empty; anonymisers take the whole element.
 OFTEN_GONE = ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate",
               "StudyTime", "ReferringPhysicianName")  # fmt: skip
@@ -25,13 +27,12 @@ class Source:
     """The slices of a scan, to which a segmentation can refer."""
 
     def __init__(self, scan: Scan) -> None:
-        """Read their headers.
+        """Read their headers, and try with one voxel whether highdicom takes them.
 
         Raises:
-            ValueError: no DICOM, UIDs that are gone, or a series of several multi-frame files.
+            ValueError: no DICOM, UIDs that are gone or not one, a series of several multi-frame files, or what
+                highdicom finds wrong.
         """
-        import pydicom
-
         if scan.dicom is None:
             raise ValueError(
                 f"{scan.path}: --dicom-seg refers to DICOM slices, and this is no DICOM; leave it out"
@@ -43,19 +44,71 @@ class Source:
             raise ValueError(
                 f"{scan.path}: --dicom-seg refers to one multi-frame file, and here are {len(paths)}"
             )
-        self.heads = [pydicom.dcmread(path, stop_before_pixels=True, force=True) for path in paths]
-        gone = [name for name in NEEDED if any(not head.get(name) for head in self.heads)]
-        if gone or len({head.SOPInstanceUID for head in self.heads}) < len(paths):
+        self.heads = [read_file(path, stop_before_pixels=True) for path in paths]
+        told = {
+            name: [head.get(name) for head in self.heads]
+            for name in ("SOPClassUID", "SOPInstanceUID", *SHARED)
+        }
+        why = [f"{name} is gone" for name, uids in told.items() if not all(uids)]
+        why = why or [f"{name} differs from slice to slice" for name in SHARED if len(set(told[name])) > 1]
+        if len(set(told["SOPInstanceUID"])) < len(paths):
+            why = why or ["a SOPInstanceUID stands for several slices"]
+        if why:
             raise ValueError(
-                f"{scan.path}: --dicom-seg refers to slices by their UIDs, but {', '.join(gone) or 'a SOPInstanceUID'} "
-                f"{'is gone' if gone else 'stands for several slices'}; export the scan with them, or leave --dicom-seg out"
+                f"{scan.path}: --dicom-seg refers to slices by their UIDs, but {', '.join(why)}; export the scan with them, "
+                "or leave --dicom-seg out"
             )
         for head in self.heads:
             for name in (name for name in OFTEN_GONE if name not in head):
                 setattr(head, name, None)
+        self._place(scan.dicom.affine)
+        trial = np.zeros(scan.shape, np.uint8)
+        trial[0, 0, 0] = 1
+        try:
+            self._segmentation(Found(trial, trial), weights="")
+        except Exception as error:  # of highdicom and pydicom: many kinds, none names the scan
+            raise ValueError(
+                f"{scan.path}: highdicom writes no DICOM SEG of it ({type(error).__name__}: {error}); leave --dicom-seg out"
+            ) from error
 
     def write(self, path: Path, found: Found, *, weights: str) -> None:
         """The masks of this scan, as a SEG with two binary segments."""
+        self._segmentation(found, weights=weights).save_as(path)
+
+    def _place(self, ras: NDArray) -> None:
+        """Give the headers the even stack's geometry: their own is rounded, noisy or not whole, which highdicom refuses."""
+        import pydicom
+
+        affine = np.diag([-1, -1, 1, 1]) @ ras
+        spacing = nib.affines.voxel_sizes(affine)
+        row = affine[:3, 0] / spacing[0]
+        column = np.cross(np.cross(row, affine[:3, 1]), row)
+        measures, orientation = pydicom.Dataset(), pydicom.Dataset()
+        measures.PixelSpacing = [f"{spacing[k]:.8g}" for k in (1, 0)]
+        measures.SliceThickness = measures.SpacingBetweenSlices = f"{spacing[2]:.8g}"
+        turned = np.r_[row, column / np.linalg.norm(column)]
+        orientation.ImageOrientationPatient = [f"{v:.10f}" for v in turned]
+        positions = []
+        for k in range(len(self.frames)):
+            positions.append(pydicom.Dataset())
+            positions[k].ImagePositionPatient = [f"{v:.6f}" for v in affine[:3] @ [0, 0, k, 1]]
+        if self.frames[0] is None:
+            for head, position in zip(self.heads, positions):
+                for item in (measures, orientation, position):
+                    head.update(item)
+            return
+        head = self.heads[0]
+        shared = next(iter(head.get("SharedFunctionalGroupsSequence") or []), pydicom.Dataset())
+        shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = [measures], [orientation]
+        head.SharedFunctionalGroupsSequence = [shared]
+        for frame, group in enumerate(head.PerFrameFunctionalGroupsSequence):
+            if frame in self.frames:
+                group.PlanePositionSequence = [positions[self.frames.index(frame)]]
+            else:  # of another phase or a localiser: its mask is empty, and its place must be none of theirs
+                group.PlanePositionSequence = [pydicom.Dataset()]
+                group.PlanePositionSequence[0].ImagePositionPatient = [0, 0, 10000 + frame]
+
+    def _segmentation(self, found: Found, *, weights: str) -> Any:
         import highdicom
         from pydicom.sr.codedict import codes
 
@@ -78,14 +131,13 @@ class Source:
         ]  # fmt: skip
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of names that an anonymiser wrote
-            segmentation = highdicom.seg.Segmentation(
+            return highdicom.seg.Segmentation(
                 self.heads, self._pixels(found), "BINARY", segments, series_instance_uid=highdicom.UID(),
                 series_number=900, sop_instance_uid=highdicom.UID(), instance_number=1, manufacturer="CHS-Net replication",
                 manufacturer_model_name="chs-net segment", software_versions=chslib.__version__, device_serial_number="0",
                 content_label="CHS_NET", content_description="Research software, not for diagnosis",
                 series_description="Lungs and infection by CHS-Net, not for diagnosis",
             )  # fmt: skip
-        segmentation.save_as(path)
 
     def _pixels(self, found: Found) -> NDArray[np.uint8]:
         """(frames, rows, columns, 2) as the source files, or the frames of the one file, stand."""

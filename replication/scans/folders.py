@@ -99,9 +99,10 @@ def _multi_frame(loose: list[Path], found: Folder) -> Iterator[tuple[str, Path]]
 
 
 def _entries(
-    folder: Path, found: Folder, out: Path | None, *, with_dicom: bool = True
+    folder: Path, found: Folder, out: Path | None, *, with_dicom: bool = True, above: tuple[Path, ...] = ()
 ) -> Iterator[tuple[str, Path]]:
     """Name and path of each scan in a folder; what is none goes to `found.left_out`."""
+    above = (*above, folder.resolve())
     for entry in sorted(p for p in folder.iterdir() if p.name[0] != "."):
         name = (stem(entry.name) or entry.name.split(".")[0]) if entry.is_file() else entry.name
         if not entry.is_dir():
@@ -110,13 +111,17 @@ def _entries(
                 yield name, entry
             elif why.why:
                 found.left_out.append(why)
+        elif entry.resolve() in above:
+            found.left_out.append(LeftOut(entry, "a link to a folder that it lies in", amiss=False))
         elif entry.resolve() == out or is_result(entry):
             found.left_out.append(LeftOut(entry, "results of chs-net segment", amiss=False))
         elif _is_series(entry):
             if with_dicom:
                 yield name, entry
         else:
-            inside = [(f"{name}/{n}", p) for n, p in _entries(entry, found, out, with_dicom=with_dicom)]
+            inside = [
+                (f"{name}/{n}", p) for n, p in _entries(entry, found, out, with_dicom=with_dicom, above=above)
+            ]
             if not inside and not any(one.path.is_relative_to(entry) for one in found.left_out):
                 found.left_out.append(LeftOut(entry, "a folder without a scan", amiss=False))
             yield from inside

@@ -20,16 +20,18 @@ class Glance(Scan):
 
     Attributes:
         numbers: what the planes show of the unit.
+        amiss: whether they show none.
     """
 
     def __init__(self, path: Path, *, intensity: str = "auto", **reading: str | None) -> None:
         self._sample: NDArray | None = None
+        self.amiss = False
         super().__init__(path, intensity=None, **reading)
         sample = (self._voxels if self._sample is None else self._sample).ravel()
         try:
             self.numbers = NAMES[recognise(sample[:-1], told=intensity, beside=sample[1:]).kind]
         except ValueError as error:
-            self.numbers = f"numbers in doubt: {error}"
+            self.numbers, self.amiss = f"numbers in doubt: {error}", True
 
     def _load(self, source: Volume | Dicom) -> NDArray:
         """Nothing but a few planes for the unit; the voxels stand empty."""

@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 from chest import DEPTH, dicom_slices, put_dicom, write_dicom
 from PIL import Image
-from test_dicom import is_drawn, multi_frame
+from test_dicom import is_drawn, multi_frame, noise, tags
 
 from replication.cli import main
 from replication.data.reading.own import Own, find_scans, open_parts
@@ -52,7 +53,7 @@ def other_kinds(folder: Path) -> dict[str, Path]:
     pair.header["magic"] = b"ni1"
     made = {
         "zip archive; unpack it": packed.getvalue(), "tar archive; unpack it": tar.getvalue(), "a PDF": b"%PDF-1.4\n",
-        "tar archive": gzip.compress(tar.getvalue()), "a picture: its grey": picture.getvalue(), "an empty file": b"", "a text": b"hello\n",
+        "tar archive": gzip.compress(tar.getvalue()), "packed twice": gzip.compress(gzip.compress(b"a")), "packed by xz": b"\xfd7zXZ\0", "a picture: its grey": picture.getvalue(), "an empty file": b"", "a text": b"hello\n",
         "one half of a NIfTI or Analyze pair": pair.header.binaryblock, "HDF5": b"\x89HDF\r\n\x1a\n", "a NumPy array": b"\x93NUMPY\x01\0",
     }  # fmt: skip
     paths = {}
@@ -90,6 +91,17 @@ def test_what_simpleitk_reads_is_the_same_scan_and_without_it_is_told(suffix, dr
     if suffix != "mhd":
         path = path.rename(tmp_path / "scan.nii")  # the name decides nothing
     assert is_drawn(Scan(path), drawn)
+    whole = path.read_bytes()
+    path.write_bytes(
+        re.sub(
+            rb"(?m)^(space:.*|TransformMatrix =.*)",
+            b"Comment = " if suffix[0] == "m" else b"space dimension: 3",
+            whole,
+        )
+    )
+    with pytest.raises(ValueError, match="does not tell how the scan lies.*--axes"):
+        Scan(path)
+    path.write_bytes(whole)
     monkeypatch.setattr("replication.data.reading.formats.has_simpleitk", lambda: False)
     with pytest.raises(ValueError, match=r"pip install chslib\[formats\]"):
         Scan(path)
@@ -116,7 +128,9 @@ def mixed(drawn, put, tmp_path) -> Path:
     (folder / "all.zip").write_bytes(b"PK\x03\x04")
     (folder / "notes.txt").write_text("hello")
     (folder / ".hidden").write_text("")
+    (folder / "twice.nii.gz").write_bytes(gzip.compress(gzip.compress(b"a")))
     (folder / "nothing").mkdir()
+    (folder / "deep" / "circle").symlink_to(folder)
     os.mkfifo(folder / "pipe")
     return folder
 
@@ -133,17 +147,18 @@ def test_a_folder_tells_a_line_for_everything_and_goes_on_past_what_is_bad(
             assert f"{mixed / name}: lungs" in told.out, name
         for name, why in {
             "lonely.dcm": "one DICOM slice", "gone.nii.gz": "a link to nothing, /nowhere", "empty.nii": "an empty file",
-            "all.zip": "a zip archive; unpack it", "notes.txt": "a text", "nothing": "a folder without", "pipe": "neither a file",
+            "all.zip": "a zip archive; unpack it", "twice.nii.gz": "packed twice", "deep/circle": "a link to a folder that it lies in", "notes.txt": "a text", "nothing": "a folder without", "pipe": "neither a file",
         }.items():  # fmt: skip
             assert f"{mixed / name}: left out: {why}" in told.err, name
         for name, why in {"gap": "2 slices are missing", "two": "no CT series of 3", "zeros.nii": "every sampled voxel is 0"}.items():  # fmt: skip
             assert f"{mixed / name}: failed" in told.err and why in told.err.split("error:")[1], name
-        assert "3 of 7 scans could not be segmented; the others are done; 4 more were left out" in told.err
+        assert "3 of 7 scans could not be segmented; the others are done; 5 more were left out" in told.err
     found = sorted(str(p.parent.relative_to(out)) for p in out.rglob("report.json"))
     assert found == ["B", "a", "deep/er/c", "whole"] and not list(out.rglob(".*"))
 
 
-def test_a_dry_run_lists_what_would_be_read_without_torch(mixed):
+def test_a_dry_run_lists_what_would_be_read_without_torch(mixed, drawn, put):
+    assert main(["segment", str(put(drawn.lung, drawn.affine, "mask.nii")), "--dry-run"]) == 1
     code = "import sys; from replication.cli import main; print('rc', main(sys.argv[1:])); print('torch' in sys.modules)"
     ran = subprocess.run([sys.executable, "-c", code, "segment", str(mixed), "--dry-run"], capture_output=True, text=True)  # fmt: skip
     assert ran.stdout.endswith("rc 1\nFalse\n"), ran.stderr
@@ -262,11 +277,19 @@ def test_no_room_and_no_permission_are_found_before_the_networks_run(
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("axes", ["LPS", "RAI", "multi-frame"])
+@pytest.mark.parametrize("axes", ["LPS", "RAI", "noise", "multi-frame"])
 def test_a_dicom_seg_holds_both_masks_and_refers_to_the_slices(axes, drawn, tmp_path, write):
-    slices = dicom_slices(drawn.hu, drawn.affine, axes="LPS" if axes == "multi-frame" else axes)
+    slices = dicom_slices(drawn.hu, drawn.affine, axes=axes if axes == "RAI" else "LPS")
+    if axes == "noise":  # which highdicom refuses
+        slices = tags(SliceThickness=None)(
+            noise("ImagePositionPatient", 0.1)(noise("ImageOrientationPatient", 1e-6)(slices))
+        )
     if axes == "multi-frame":
         source = multi_frame(slices[::2] + slices[1::2])
+        shared = source.SharedFunctionalGroupsSequence[0]
+        for group in source.PerFrameFunctionalGroupsSequence:  # as some makers have it
+            group.PixelMeasuresSequence = shared.PixelMeasuresSequence
+        del shared.PixelMeasuresSequence
         (tmp_path / "in").mkdir()
         source.save_as(tmp_path / "in" / "one.dcm")
     else:
@@ -294,15 +317,17 @@ def test_a_dicom_seg_holds_both_masks_and_refers_to_the_slices(axes, drawn, tmp_
         assert expected.any() and np.array_equal(pixels[..., k], expected)
 
 
-@pytest.mark.parametrize("gone", ["SOPInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID", "NIfTI"])
+@pytest.mark.parametrize(
+    "gone", ["SOPInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID", "one frame", "class", "NIfTI"]
+)
 def test_a_dicom_seg_of_what_it_cannot_refer_to_is_refused(gone, drawn, put, tmp_path, write, monkeypatch):
     monkeypatch.setattr(output, "segment", lambda *_, **__: pytest.fail("the networks ran"))
-    if gone == "NIfTI":
-        path, said = put(drawn.hu, drawn.affine), "is no DICOM; leave it out"
-    else:
-        path, said = (
-            write_dicom(tmp_path / "in", drawn.hu, drawn.affine, **{gone: None}),
-            f"{gone} is gone; export",
-        )
+    change, said = {
+        "NIfTI": ({}, "is no DICOM; leave it out"),
+        "one frame": ({"FrameOfReferenceUID": lambda k: f"1.2.{k}"}, "FrameOfReferenceUID differs from slice to slice; export"),
+        "class": ({"SOPClassUID": "1.2.3"}, "in: highdicom writes no DICOM SEG of it"),
+    }.get(gone, ({gone: None}, f"{gone} is gone; export"))  # fmt: skip
+    path = put_dicom(tmp_path / "in", tags(**change)(dicom_slices(drawn.hu, drawn.affine)))
+    path = put(drawn.hu, drawn.affine) if gone == "NIfTI" else path
     with pytest.raises(ValueError, match=said):
         write(path, tmp_path / "out", dicom_seg=True)

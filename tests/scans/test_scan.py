@@ -76,6 +76,13 @@ def test_a_header_that_tells_nothing_or_two_things_is_refused_until_an_option_de
     moved.header.set_qform(drawn.affine + np.eye(4, k=3) * 40, 1)
     nib.save(moved, tmp_path / "moved.nii.gz")
     assert Scan(tmp_path / "moved.nii.gz").doubts == ["qform and sform differ; the sform is taken"]
+    for row, qfac in ((0, 1), (np.nan, 0)):
+        image = nib.Nifti1Image(drawn.hu, drawn.affine * [-1, 1, 1, 1])
+        image.header.set_qform(image.affine, 1)
+        whole = bytearray(image.to_bytes())
+        whole[280:296], whole[76:80] = np.full(4, row, "<f4").tobytes(), np.float32(qfac).tobytes()
+        (tmp_path / "odd.nii").write_bytes(whole)
+        assert Scan(tmp_path / "odd.nii").doubts == ["the sform is none that can be; the qform is taken"]
     with pytest.raises(ValueError, match="'LLS'; expected one letter each"):
         Scan(tmp_path / "two.nii.gz", axes="LLS")
     with pytest.raises(FileNotFoundError, match="no such file or folder"):

@@ -1,11 +1,14 @@
 """MetaImage and NRRD, read by SimpleITK where it is installed: `pip install chslib[formats]`."""
 
+import re
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 
-from replication.data.reading.kinds import BY_SIMPLEITK
+from replication.data.reading.kinds import BY_SIMPLEITK, unpacked
+
+TOLD = rb"(?m)^(space|TransformMatrix|Orientation|Rotation) *[:=]"  # in a header that says how its scan lies
 
 
 def has_simpleitk() -> bool:
@@ -17,6 +20,8 @@ def has_simpleitk() -> bool:
 
 def read_other(path: Path, kind: str) -> nib.Nifti1Image:
     """A three-dimensional scan of one of the kinds of `BY_SIMPLEITK`, in its own voxel order; affine in RAS, mm.
+
+    Where the header does not tell how the scan lies, which SimpleITK passes over, neither form of the image is set.
 
     Raises:
         ValueError: SimpleITK is missing, cannot read it, or finds no three axes.
@@ -36,6 +41,8 @@ def read_other(path: Path, kind: str) -> nib.Nifti1Image:
             f"{path}: {BY_SIMPLEITK[kind]} that SimpleITK cannot read; it is damaged, or the file with its voxels is "
             "not beside it"
         ) from error
+    if image.GetDimension() == 4 and image.GetSize()[3] == 1:
+        image = image[:, :, :, 0]
     if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
         raise ValueError(
             f"{path}: {image.GetDimension()} axes and {image.GetNumberOfComponentsPerPixel()} numbers a voxel; expected 3 and 1"
@@ -53,4 +60,7 @@ def read_other(path: Path, kind: str) -> nib.Nifti1Image:
         voxels = voxels.astype(np.float32)
     out = nib.Nifti1Image(voxels, np.diag([-1, -1, 1, 1]) @ affine)
     out.header.set_xyzt_units("mm")
+    with unpacked(path) as file:
+        if not re.search(TOLD, file.read(4096)):
+            out.header["sform_code"] = out.header["qform_code"] = 0
     return out

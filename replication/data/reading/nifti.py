@@ -148,6 +148,8 @@ class Volume:
             raise ValueError(
                 f"its magic is {magic!r}; expected {kind.single_magic!r}, one file with its voxels"
             )
+        if header["pixdim"][0] not in (-1, 1):  # the axes' sign, of which NIfTI takes 0 as 1
+            header["pixdim"][0] = 1
         return header, kind.single_vox_offset
 
     def _layout(self, header: Any, start: int) -> tuple[tuple, int]:

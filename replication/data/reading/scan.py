@@ -24,7 +24,7 @@ from replication.data.reading.orientation import header_axes
 
 AXES = "LAS"  # in which `np.rot90` of a plane is the picture: spine at the bottom, the patient's right on the left
 OBLIQUE, SHEARED = 15.0, 1.0  # degrees from which it is said
-UNITS = {1: ("metres", 1e3), 3: ("micrometres", 1e-3)}  # of NIfTI's `xyzt_units`; 2 and 0 are mm
+UNITS = {2: ("mm", 1.0), 1: ("metres", 1e3), 3: ("micrometres", 1e-3)}  # of NIfTI's `xyzt_units`; 0 is mm
 PLAUSIBLE = (0.05, 100.0)  # mm: the longest side of a CT's voxel
 SAMPLED = 1 << 20  # voxels that are looked at to recognise the unit
 
@@ -69,12 +69,20 @@ class Scan:
         image = self._read(series)
         self._header, self._voxels = image.header, np.asanyarray(image.dataobj)
         self._affine = self._in_mm(image.affine)
+        qform = _qform(self._header)
+        if header_axes(self._affine)[0] is None and qform is not None and header_axes(qform)[0]:
+            self.doubts.append("the sform is none that can be; the qform is taken")
+            self._affine = self._in_mm(qform)
         self.axes = check_axes(axes, self.path) if axes else self._told_axes()
         self._turn = orientations.ornt_transform(
             orientations.axcodes2ornt(tuple(self.axes)), orientations.axcodes2ornt(tuple(AXES))
         )
         self._turned = orientations.apply_orientation(self._voxels, self._turn)
         spacing = nib.affines.voxel_sizes(self._affine) if self._affine is not None else np.ones(3)
+        if not (np.isfinite(spacing).all() and spacing.min() > 0):
+            raise ValueError(
+                f"{self.path}: voxels of {' x '.join(f'{mm:g}' for mm in spacing)} mm; write their lengths into the header"
+            )
         self.spacing = tuple(float(spacing[int(i)]) for i in np.argsort(self._turn[:, 0]))
         self.intensity: Intensity | Any = None  # None of a mask
         if intensity is not None:
@@ -141,7 +149,7 @@ class Scan:
             return _Stored(nib.Nifti1Image, voxels, self.dicom)
         if kind in BY_SIMPLEITK:
             return read_other(self.path, kind)
-        if kind in OTHERS and kind != "unknown":
+        if kind in OTHERS:
             raise ValueError(f"{self.path}: {OTHERS[kind]}")
         with Volume(self.path) as volume:
             voxels = self._load(volume)
@@ -162,18 +170,21 @@ class Scan:
         return voxels
 
     def _in_mm(self, affine: NDArray | None) -> NDArray | None:
-        """The affine in mm, by the header's code: NIfTI allows metres and micrometres; a mask's header stays as it came."""
-        code = int(self._header["xyzt_units"]) & 7 if "xyzt_units" in self._header else 0
-        name, mm = UNITS.get(code, ("mm", 1.0))
-        if affine is None or mm == 1:
-            return affine
+        """The affine in mm, by the header's code, unless only another fits a CT; a mask's header stays as it came."""
+        if affine is None:
+            return None
+        told = UNITS.get(int(self._header["xyzt_units"]) & 7, UNITS[2])
         longest = nib.affines.voxel_sizes(affine).max()
-        if longest * mm < PLAUSIBLE[0] or longest * mm > PLAUSIBLE[1]:
+        fitting = [
+            unit for unit in (told, *UNITS.values()) if PLAUSIBLE[0] <= longest * unit[1] <= PLAUSIBLE[1]
+        ]
+        name, mm = fitting[0] if fitting else UNITS[2]
+        if (name, mm) != told:
             self.doubts.append(
-                f"the header's unit is {name}, of which voxels would be {longest:g} long: taken as mm"
+                f"the header's unit is {told[0]}, of which voxels would be {longest:g} long: taken as {name}"
             )
-            return affine
-        self.notes.append(f"the header's unit is {name}, not mm: lengths are converted")
+        elif mm != 1:
+            self.notes.append(f"the header's unit is {name}, not mm: lengths are converted")
         return np.diag([mm, mm, mm, 1.0]) @ affine
 
     def _told_axes(self) -> str:
@@ -181,7 +192,7 @@ class Scan:
         axes, note = header_axes(self._affine)
         if axes is None or not _placed(self._header):
             raise ValueError(
-                f"{self.path}: {note or 'neither qform nor sform is set as NIfTI has it'}; the header does not tell how the scan "
+                f"{self.path}: {note or 'neither qform nor sform is set as NIfTI has it, no space or matrix as others have it'}; the header does not tell how the scan "
                 "lies. If you know it: --axes, such as LPS (the index counts towards left, back and head)"
             )
         self.doubts += self._oddities(axes)
@@ -190,12 +201,12 @@ class Scan:
     def _oddities(self, axes: str) -> list[str]:
         notes, header = [], self._header
         q, s = _qform(header), header.get_sform(coded=True)[0]
+        of_q, of_s = (header_axes(affine)[0] for affine in (q, s))
         if (
-            q is not None
-            and s is not None
-            and not np.allclose(q, s, atol=1e-2 * nib.affines.voxel_sizes(s).max())
+            of_q
+            and of_s
+            and not np.allclose(np.asarray(q), np.asarray(s), atol=1e-2 * nib.affines.voxel_sizes(s).max())
         ):
-            of_q, of_s = (header_axes(affine)[0] for affine in (q, s))
             if of_q != of_s:
                 raise ValueError(
                     f"{self.path}: its qform says {of_q}, its sform {of_s}; which one holds cannot be told. Name it: "
