@@ -1,6 +1,7 @@
 """`chs-net`: every command of the replication, as a table of contents."""
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -36,8 +37,11 @@ def _tell_contents(parser: argparse.ArgumentParser) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; 0 if all is well, 1 with a line on stderr if not, 130 if interrupted.
 
-    Whoever reads the output may stop before its end, as `head` does: that is no error.
+    Whoever reads the output may stop before its end, as `head` does: that is no error. A name that the output's
+    encoding lacks is written with escapes.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         try:
             return _run(build_parser().parse_args(arguments))

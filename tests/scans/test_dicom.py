@@ -57,10 +57,6 @@ def noise(name: str, size: float) -> Callable[[Slices], Slices]:
     return each(change)
 
 
-def rounded(digits: int) -> Callable[[Slices], Slices]:
-    return each(lambda k, d: setattr(d, "ImagePositionPatient", [round(float(v), digits) for v in d.ImagePositionPatient]))  # fmt: skip
-
-
 def moved(axis: int, mm: Callable[[int], float]) -> Callable[[Slices], Slices]:
     def change(k: int, one) -> None:
         one.ImagePositionPatient = [
@@ -85,37 +81,34 @@ def small(**changed: object) -> dict[str, object]:
     return {"Rows": 8, "Columns": 8, "PixelData": bytes(2 * 8 * 8), **changed}
 
 
+TAKEN = ("SeriesInstanceUID", "StudyInstanceUID", "SOPInstanceUID", "FrameOfReferenceUID", "PatientID", "Modality", "SeriesNumber",
+         "SeriesDescription", "InstanceNumber", "ImageType")  # fmt: skip
 SAME = {
     "as it is": (lambda s: s, ""),
-    "UID emptied": (tags(SeriesInstanceUID=""), ""),
-    "UID gone": (tags(SeriesInstanceUID=None), ""),
     "made up a file": (tags(**dict.fromkeys(("SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID"), lambda k: generate_uid()),
         **dict.fromkeys(("PatientID", "SeriesNumber", "SeriesDescription"), str)), ""),
-    "UIDs, names, numbers gone": (tags(**dict.fromkeys(("SeriesInstanceUID", "StudyInstanceUID", "SOPInstanceUID", "PatientID",
-        "SeriesNumber", "SeriesDescription", "InstanceNumber", "ImageType", "FrameOfReferenceUID"))), ""),
-    "UIDs, names, numbers emptied": (tags(**dict.fromkeys(("SeriesInstanceUID", "StudyInstanceUID", "SOPInstanceUID", "PatientID",
-        "SeriesNumber", "SeriesDescription", "InstanceNumber", "ImageType", "FrameOfReferenceUID"), "")), ""),
-    "modality gone": (tags(Modality=None), ""),
+    "UIDs, names, numbers gone": (tags(**dict.fromkeys(TAKEN)), ""),
+    "UIDs, names, numbers emptied": (tags(**dict.fromkeys(TAKEN, "")), ""),
     "class gone, modality small": (tags(SOPClassUID=None, Modality="ct"), ""),
     "class and modality emptied": (tags(SOPClassUID="", Modality=""), ""),
     "class and modality no words of DICOM": (tags(SOPClassUID="1.2.3", Modality="ANON"), ""),
     "all are captures": (tags(SOPClassUID=CAPTURE, Modality="OT"), ""),
     "what pixels need gone": (tags(PhotometricInterpretation=None, SamplesPerPixel=None, BitsStored=None, PixelRepresentation=None), ""),
-    "intercept gone in some": (tags(RescaleIntercept=lambda k: "" if k % 3 else -1024), "8 slices without.*: taken -1024, as the others"),
-    "monochrome1 in some": (tags(PhotometricInterpretation=lambda k: f"Monochrome{1 + k % 2}"), ""),
-    "monochrome1 with its shape": (tags(PhotometricInterpretation="MONOCHROME1", PresentationLUTShape="INVERSE"), ""),
+    "intercept gone in some": (tags(RescaleIntercept=lambda k: "" if k % 3 else -1024), "8 slices without.*: taken -1024.0?, as the others"),
+    "monochrome1 in some": (tags(PhotometricInterpretation=lambda k: f"Monochrome{1 + k % 2}", PresentationLUTShape="INVERSE"), ""),
     "numbered backwards": (tags(InstanceNumber=lambda k: 99 - k), ""),
-    "orientation noise": (noise("ImageOrientationPatient", 1e-6), "off the even stack"),
-    "orientation noise, large": (noise("ImageOrientationPatient", 3e-4), "off the even stack"),
+    "orientation noise": (noise("ImageOrientationPatient", 3e-4), "off the even stack"),
     "spacing noise": (noise("PixelSpacing", 1e-4), "off the even stack"),
     "positions noise": (noise("ImagePositionPatient", 0.1), r"up to 0\.\d+ mm off.*at most 0.5 mm"),
     "positions rounded": (moved(2, lambda k: round(0.4 * k) - 0.4 * k), "off the even stack"),
     "page without place": (with_page(SOPClassUID=CAPTURE, ImagePositionPatient=None, ImageOrientationPatient=None), "1 files left out: without"),
     "page in place": (with_page(SOPClassUID=CAPTURE), "1 files left out: secondary captures"),
+    "scout": (with_page(ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"]), "1 files left out: localisers"),
+    "dose report": (with_page(Modality="SR"), "1 files left out: modality SR"),
+    "PET": (with_page(SOPClassUID="1.2.840.10008.5.1.4.1.1.128", Modality=None), "1 files left out: no CT, but Positron"),
     "page in colour": (with_page(SamplesPerPixel=3, PhotometricInterpretation="RGB"), "1 files left out: colour"),
     "page of another size": (with_page(**small()), "1 files left out: of another size"),
     "scout without its type": (with_page(ImageOrientationPatient=[0, 1, 0, 0, 0, -1], ImageType=None), "direction"),
-    "a file twice": (lambda s: [*s, copy.deepcopy(s[3])], "1 files left out: the same picture again"),
     "a file twice, rescaled otherwise": (lambda s: with_page(InstanceNumber=77, RescaleIntercept=-1034, PixelData=np.add(
         np.frombuffer(s[-1].PixelData, "<u2"), 10, dtype="<u2").tobytes())(s), "the same picture again"),
     "bolus tracking": (lambda s: s + tags(SeriesInstanceUID="1.2.3", SeriesNumber=9, SOPInstanceUID=lambda k: f"1.2.{k}", RescaleIntercept=lambda k: -k)(
@@ -175,29 +168,6 @@ def test_links_are_followed_and_a_circle_ends(drawn, tmp_path):
         assert is_drawn(Scan(tmp_path / name), drawn)
 
 
-def test_what_is_no_ct_is_left_out_and_counted(drawn, tmp_path):
-    folder = write_dicom(tmp_path / "study" / "2", drawn.hu, drawn.affine).parent
-    write_dicom(
-        folder / "scout", drawn.hu[:, :, :2], drawn.affine, ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"]
-    )
-    write_dicom(folder / "dose", drawn.hu[:, :, :1], drawn.affine, Modality="SR")
-    write_dicom(
-        folder / "pet", drawn.hu, drawn.affine, SOPClassUID="1.2.840.10008.5.1.4.1.1.128", Modality=None
-    )
-    (folder / "readme.txt").write_text("hello")
-    (folder / "broken.dcm").write_bytes(bytes(128) + b"DICM" + b"\x08\x00\xff\xff\xff")
-    scan = Scan(folder)
-    assert scan.shape[2] == DEPTH and is_drawn(scan, drawn)
-    told = " ".join(scan.notes)
-    for part in (
-        "2 files left out: localisers",
-        "modality SR",
-        f"{DEPTH} files left out: no CT, but Positron",
-        "no DICOM",
-    ):
-        assert part in told
-
-
 # ---- several scans -----------------------------------------------------------------------------
 
 
@@ -246,7 +216,6 @@ def test_of_several_phases_or_series_one_is_named(change, named, which, drawn, t
     (lambda s: s[:5] + s[6:], r"1 slice is missing, between 66.0 and 84.0 mm; the others lie 9.00 mm apart. Export"),
     (lambda s: s[:1] + s[2:5] + s[8:], "4 slices are missing, between 30.0 and 48.0 mm, between"),
     (lambda s: s[:2] + s[8:9], "6 slices are missing"),
-    (lambda s: rounded(0)(s[:1] + s[2:]), "1 slice is missing"),
     (moved(2, lambda k: 0.1 * k * k), "apart, unevenly; resample it, .*dicom2nifti.*validate_slice_increment"),
     (moved(1, lambda k: 3 * k), r"18.4 degrees off their normal \(a tilted gantry\); resample it, .*dicom2nifti.*validate_orthogonal"),
     (moved(1, lambda k: -0.3 * k), "1.9 degrees off their normal"),

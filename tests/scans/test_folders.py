@@ -77,8 +77,12 @@ def test_each_other_kind_of_file_is_told_what_it_is_and_how_to_go_on(drawn, tmp_
         Scan(next((tmp_path / "sr").iterdir()))
 
 
-@pytest.mark.parametrize("suffix", ["mha", "mhd", "nrrd"])
-def test_what_simpleitk_reads_is_the_same_scan_and_without_it_is_told(suffix, drawn, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "suffix, bare", [("mha", b"Comment ="), ("mhd", b"Comment ="), ("nrrd", b"space dimension: 3")]
+)
+def test_what_simpleitk_reads_is_the_same_scan_and_without_it_is_told(
+    suffix, bare, drawn, tmp_path, monkeypatch
+):
     itk = pytest.importorskip("SimpleITK")
     image = itk.GetImageFromArray(np.maximum(drawn.hu, -1024).T)
     lps = np.diag([-1, -1, 1, 1]) @ drawn.affine
@@ -92,13 +96,7 @@ def test_what_simpleitk_reads_is_the_same_scan_and_without_it_is_told(suffix, dr
         path = path.rename(tmp_path / "scan.nii")  # the name decides nothing
     assert is_drawn(Scan(path), drawn)
     whole = path.read_bytes()
-    path.write_bytes(
-        re.sub(
-            rb"(?m)^(space:.*|TransformMatrix =.*)",
-            b"Comment = " if suffix[0] == "m" else b"space dimension: 3",
-            whole,
-        )
-    )
+    path.write_bytes(re.sub(rb"(?m)^(space:|TransformMatrix =).*", bare, whole))
     with pytest.raises(ValueError, match="does not tell how the scan lies.*--axes"):
         Scan(path)
     path.write_bytes(whole)
@@ -126,7 +124,7 @@ def mixed(drawn, put, tmp_path) -> Path:
     (folder / "gone.nii.gz").symlink_to("/nowhere/gone.nii.gz")
     (folder / "empty.nii").write_bytes(b"")
     (folder / "all.zip").write_bytes(b"PK\x03\x04")
-    (folder / "notes.txt").write_text("hello")
+    (folder / "Müller.txt").write_text("hello")
     (folder / ".hidden").write_text("")
     (folder / "twice.nii.gz").write_bytes(gzip.compress(gzip.compress(b"a")))
     (folder / "nothing").mkdir()
@@ -147,7 +145,7 @@ def test_a_folder_tells_a_line_for_everything_and_goes_on_past_what_is_bad(
             assert f"{mixed / name}: lungs" in told.out, name
         for name, why in {
             "lonely.dcm": "one DICOM slice", "gone.nii.gz": "a link to nothing, /nowhere", "empty.nii": "an empty file",
-            "all.zip": "a zip archive; unpack it", "twice.nii.gz": "packed twice", "deep/circle": "a link to a folder that it lies in", "notes.txt": "a text", "nothing": "a folder without", "pipe": "neither a file",
+            "all.zip": "a zip archive; unpack it", "twice.nii.gz": "packed twice", "deep/circle": "a link to a folder that it lies in", "Müller.txt": "a text", "nothing": "a folder without", "pipe": "neither a file",
         }.items():  # fmt: skip
             assert f"{mixed / name}: left out: {why}" in told.err, name
         for name, why in {"gap": "2 slices are missing", "two": "no CT series of 3", "zeros.nii": "every sampled voxel is 0"}.items():  # fmt: skip
@@ -160,7 +158,8 @@ def test_a_folder_tells_a_line_for_everything_and_goes_on_past_what_is_bad(
 def test_a_dry_run_lists_what_would_be_read_without_torch(mixed, drawn, put):
     assert main(["segment", str(put(drawn.lung, drawn.affine, "mask.nii")), "--dry-run"]) == 1
     code = "import sys; from replication.cli import main; print('rc', main(sys.argv[1:])); print('torch' in sys.modules)"
-    ran = subprocess.run([sys.executable, "-c", code, "segment", str(mixed), "--dry-run"], capture_output=True, text=True)  # fmt: skip
+    ran = subprocess.run([sys.executable, "-c", code, "segment", str(mixed), "--dry-run"], capture_output=True, text=True,
+                         env=os.environ | {"PYTHONIOENCODING": "ascii:strict"})  # fmt: skip
     assert ran.stdout.endswith("rc 1\nFalse\n"), ran.stderr
     geometry = f"{DEPTH} slices of 62 x 56, 4.8 x 5.2 x 9 mm, Hounsfield units"
     assert f"{mixed}/a.nii.gz: NIfTI, axes LAS, {geometry}" in ran.stdout
@@ -174,6 +173,8 @@ def test_what_lies_beside_a_dicom_series_and_two_scans_of_one_name_are_told(draw
     (folder / "DICOMDIR").write_bytes(bytes(128) + b"DICM")
     found = look_through(folder)
     assert found.scans == {"": folder} and "beside a DICOM series" in str(found.left_out[0])
+    (folder / "broken.dcm").write_bytes(bytes(128) + b"DICM" + b"\x08\x00\xff\xff\xff")
+    assert Scan(folder).notes == ["1 files left out: no DICOM", "1 files left out: not readable (no element)"]
     for other in ("b/x.nii", "b.nii.gz"):
         put(drawn.hu, drawn.affine, f"more/{other}")
     with pytest.raises(ValueError, match="would both be written to b/; rename one"):

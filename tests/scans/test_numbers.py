@@ -118,18 +118,8 @@ def test_a_label_map_is_no_ct(change, drawn, put):
         Scan(path)
 
 
-@pytest.mark.parametrize(
-    "unit, factor",
-    [
-        ("mm", 1),
-        ("meter", 1e-3),
-        ("micron", 1e3),
-        ("unknown", 1),
-        ("meter", 1),
-        ("mm", 1e-3),
-        ("unknown", 1e3),
-    ],
-)
+@pytest.mark.parametrize("unit", ["mm", "meter", "micron", "unknown"])
+@pytest.mark.parametrize("factor", [1, 1e-3, 1e3])
 def test_millilitres_follow_the_header_s_unit_and_a_mask_keeps_the_header(unit, factor, drawn, tmp_path):
     image = nib.Nifti1Image(drawn.hu, np.diag([factor] * 3 + [1]) @ drawn.affine)
     image.header.set_xyzt_units(unit)

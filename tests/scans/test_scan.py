@@ -4,6 +4,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from chest import CASES, EVERY_WAY, WITH_CASES, stored, voxels
+from scipy.spatial.transform import Rotation
 
 from replication.data.reading.intensity import recognise
 from replication.data.reading.scan import Scan
@@ -11,11 +12,14 @@ from replication.data.reading.scan import Scan
 
 @pytest.mark.parametrize("axes", EVERY_WAY)
 def test_every_axis_order_and_sign_is_the_same_scan_and_goes_back_as_it_came(axes, drawn, put):
+    """Also of a patient who lies a little askew."""
+    turn, rng = np.eye(4), np.random.default_rng(EVERY_WAY.index(axes))
+    turn[:3, :3] = Rotation.from_rotvec(rng.uniform(-0.1, 0.1, 3)).as_matrix()
     image = stored(drawn.hu, drawn.affine, axes)
-    path = put(np.asanyarray(image.dataobj), image.affine)
+    path = put(np.asanyarray(image.dataobj), turn @ image.affine)
     scan = Scan(path)
     assert scan.axes == axes and not scan.doubts
-    assert np.array_equal(voxels(scan), drawn.hu) and np.allclose(scan.affine, drawn.affine)
+    assert np.array_equal(voxels(scan), drawn.hu) and np.allclose(scan.affine, turn @ drawn.affine, atol=1e-3)
     assert np.allclose(scan.spacing, (4.8, 5.2, 9.0))
     back = scan.image(drawn.lung)
     assert np.array_equal(
@@ -35,29 +39,6 @@ def test_a_mask_s_header_has_the_scan_s_geometry_byte_for_byte(kind, drawn, tmp_
                 "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z", "xyzt_units", "descrip"):  # fmt: skip
         assert before[key].tobytes() == after[key].astype(before[key].dtype).tobytes(), key
     assert after.get_data_dtype() == np.uint8 and type(before) is type(after)
-
-
-def test_random_affines_give_back_what_they_got(drawn, put):
-    """A property: any rotation that leaves each axis nearest to its own, any spacing, any place."""
-    rng = np.random.default_rng(0)
-    for _ in range(40):
-        axes = EVERY_WAY[rng.integers(len(EVERY_WAY))]
-        image = stored(drawn.hu, drawn.affine, axes)
-        angles, spacing = rng.uniform(-0.2, 0.2, 3), rng.uniform(0.4, 8, 3)
-        turn = np.eye(3)
-        for (i, j), angle in zip(((0, 1), (0, 2), (1, 2)), angles):
-            one = np.eye(3)
-            one[i, i] = one[j, j] = np.cos(angle)
-            one[i, j], one[j, i] = -np.sin(angle), np.sin(angle)
-            turn = turn @ one
-        affine = np.eye(4)
-        affine[:3, :3] = turn @ (image.affine[:3, :3] / nib.affines.voxel_sizes(image.affine)) * spacing
-        affine[:3, 3] = rng.uniform(-500, 500, 3)
-        scan = Scan(put(np.asanyarray(image.dataobj), affine))
-        assert scan.axes == axes and np.array_equal(voxels(scan), drawn.hu)
-        back = scan.image(drawn.infection)
-        expected = np.asanyarray(stored(drawn.infection, drawn.affine, axes).dataobj)
-        assert np.array_equal(np.asanyarray(back.dataobj), expected)
 
 
 def test_a_header_that_tells_nothing_or_two_things_is_refused_until_an_option_decides(drawn, tmp_path, put):

@@ -5,6 +5,7 @@ viewer would show them (MONOCHROME1, a window) does not touch them.
 """
 
 import os
+from collections import Counter
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from replication.data.reading.series import FEWEST, choose, series_in
-from replication.data.reading.slices import Slice, as_number, group_items, read_file, slices_of
+from replication.data.reading.slices import Slice, as_number, read_file, slices_of
 from replication.data.reading.stack import TOLD, TOLERANCE, fit
 
 
@@ -60,9 +61,12 @@ class Dicom:
         image = nib.Nifti1Image(np.broadcast_to(np.int16(0), self.shape), self.affine)
         image.header.set_xyzt_units("mm")
         self.header = image.header
-        told = {one.text("RescaleIntercept") for one in self.slices} - {""}
-        self._intercept = as_number(told.pop()) if len(told) == 1 else None
-        self._unscaled: set[int] = set()
+        told = Counter(one.text("RescaleIntercept") for one in self.slices)
+        unscaled = told.pop("", 0)
+        self._intercept = next(iter(told)) if len(told) == 1 else ""
+        if unscaled:
+            taken = f"{self._intercept}, as the others have it" if self._intercept else "as stored"
+            self.notes.append(f"{unscaled} slices without a rescale intercept: taken {taken}")
 
     def plane(self, k: int, *, finite: bool = False) -> NDArray:
         """Plane k, (columns, rows), in Hounsfield units by the slice's rescale tags; `finite` as of `nifti.Volume`.
@@ -72,7 +76,7 @@ class Dicom:
         """
         one = self.slices[k]
         try:
-            pixels, slope, intercept = _decoded(one)
+            return _hounsfield(one, self._intercept).T
         except Exception as error:  # of pydicom and the decoders: all name the trouble, none the file
             lacks = "plugin" in str(error) or "dependencies" in str(error)
             raise ValueError(
@@ -83,16 +87,6 @@ class Dicom:
                     else "the file is damaged or cut short, export it again"
                 )
             ) from error
-        if intercept is None:
-            self._unscaled.add(k)
-            intercept = self._intercept
-        return _scaled(pixels, slope, intercept).T
-
-    def finish(self) -> None:
-        """After a pass over all planes: note what showed only there."""
-        if self._unscaled:
-            taken = "as stored" if self._intercept is None else f"{self._intercept:g}, as the others have it"
-            self.notes.append(f"{len(self._unscaled)} slices without a rescale intercept: taken {taken}")
 
     def _alone(self) -> str:
         try:
@@ -110,9 +104,7 @@ def _file(path: Path) -> Any:
     data = read_file(path)
     syntax = UID(str(data.file_meta.get("TransferSyntaxUID") or "1"))
     if not syntax.is_transfer_syntax or syntax.is_encapsulated and not data["PixelData"].is_undefined_length:
-        implicit, little = (
-            data.original_encoding
-        )  # gone, or of the pixels before they were unpacked: as it was read
+        implicit, little = data.original_encoding  # it is gone, or of before the pixels were unpacked
         explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
         data.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
     data.PhotometricInterpretation = "MONOCHROME2"  # the numbers are wanted, however they are shown
@@ -124,38 +116,23 @@ def _file(path: Path) -> Any:
     return data
 
 
-def _decoded(one: Slice) -> tuple[NDArray, float | None, float | None]:
-    """Stored numbers (rows, columns), slope and intercept."""
+def _hounsfield(one: Slice, intercept: str = "") -> NDArray:
+    """A picture (rows, columns), rescaled; by an intercept where it has none."""
     from pydicom.pixels import pixel_array
 
-    data, sources = _file(one.path), []
-    if one.frame is not None:
-        shared = next(iter(data.get("SharedFunctionalGroupsSequence") or []), None)
-        sources = group_items(data.PerFrameFunctionalGroupsSequence[one.frame], shared)
+    data = _file(one.path)
     several = int(data.get("NumberOfFrames") or 1) > 1
     pixels = pixel_array(data, index=one.frame if several else None)
     if pixels.shape != one.shape:
         raise ValueError(f"pixels of shape {pixels.shape}, where its header says {one.shape}")
-    slope, intercept = (_number([*sources, data], f"Rescale{name}") for name in ("Slope", "Intercept"))
-    return pixels, slope, intercept
-
-
-def _scaled(pixels: NDArray, slope: float | None, intercept: float | None) -> NDArray:
-    if slope in (None, 1) and intercept in (None, 0):
-        return pixels
-    return pixels * np.float64(1 if slope is None else slope) + (intercept or 0)
-
-
-def _number(sources: list[Any], name: str) -> float | None:
-    for source in sources:
-        if source.get(name) not in (None, ""):
-            return as_number(source[name].value)
-    return None
+    slope = as_number(one.text("RescaleSlope") or 1)
+    offset = as_number(one.text("RescaleIntercept") or intercept or 0)
+    return pixels if (slope, offset) == (1, 0) else pixels * np.float64(slope) + offset
 
 
 def _same(one: Slice, other: Slice) -> bool:
     """Whether two files show the same picture, in Hounsfield units."""
     try:
-        return np.array_equal(_scaled(*_decoded(one)), _scaled(*_decoded(other)))
+        return np.array_equal(_hounsfield(one), _hounsfield(other))
     except Exception:  # a picture that cannot be read is told when it is
         return False

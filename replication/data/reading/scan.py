@@ -166,7 +166,8 @@ class Scan:
                 voxels = voxels.astype(np.float32, order="F")
             with np.errstate(over="ignore"):  # beyond float32: infinite, which `Intensity` tells
                 voxels[:, :, k] = plane
-        source.finish()
+        if isinstance(source, Volume):
+            source.finish()
         return voxels
 
     def _in_mm(self, affine: NDArray | None) -> NDArray | None:

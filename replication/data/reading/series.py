@@ -83,7 +83,7 @@ def find_series(files: Iterable[Path], *, same: Same) -> tuple[list[Series], lis
 
 def _grouped(slices: list[Slice]) -> list[list[Slice]]:
     """Slices of one UID together; those of none by what is left. What hardly another slice has was made up, and is none."""
-    told = [(*one.series, str(one.path.parent)) for one in slices]
+    told = [(*one.names, str(one.path.parent)) for one in slices]
     bearers = Counter(entry for names in told for entry in enumerate(names))
     groups: defaultdict[tuple, list[Slice]] = defaultdict(list)
     for one, names in zip(slices, told):
@@ -102,10 +102,10 @@ def _held(slices: list[Slice]) -> int:
 
 def _without_captures(slices: list[Slice], left_out: Counter[str]) -> list[Slice]:
     """A page or a picture of the screen among the slices is none of them."""
-    proper = [one for one in slices if one.sop_class in CT]
-    if not proper or len(proper) == len(slices):
+    classes = {one.path: one.text("SOPClassUID") for one in slices}
+    if not set(CT) & set(classes.values()):
         return slices
-    captures = {one.path for one in slices if one.sop_class and one.sop_class not in CT}
+    captures = {path for path, told in classes.items() if told and told not in CT}
     left_out["secondary captures among the slices"] += len(captures)
     return [one for one in slices if one.path not in captures]
 
@@ -126,7 +126,7 @@ def _alike(slices: list[Slice]) -> list[list[Slice]]:
 
 def _phases(slices: list[Slice], same: Same) -> list[Series]:
     """One series, or its phases where a tag parts them; the same picture twice counts once."""
-    uid, number, description, *_ = slices[0].series
+    uid, number, description, *_ = slices[0].names
     series = Series(uid, number, description, slices)
     try:
         by_place = places(slices)
@@ -149,7 +149,7 @@ def _phases(slices: list[Slice], same: Same) -> list[Series]:
         return [
             Series(uid, number, description, part, (tag, value or "none"), notes=[*series.notes])
             for value, part in phases.items()
-            for uid, number, description, *_ in [part[0].series]
+            for uid, number, description, *_ in [part[0].names]
         ]
     if even:
         return [series]

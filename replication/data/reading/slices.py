@@ -30,14 +30,15 @@ TIMES = (
     "ContentDate", "ContentTime",
 )  # fmt: skip
 PARTING = (
-    "AcquisitionNumber", "FrameAcquisitionNumber", "TemporalPositionIdentifier", "TemporalPositionIndex", "NominalPercentageOfCardiacPhase",
+    "AcquisitionNumber", "FrameAcquisitionNumber", "TemporalPositionIdentifier", "TemporalPositionIndex", "NominalPercentageOfCardiacPhase", "NominalPercentageOfRespiratoryPhase",
     "NominalCardiacTriggerDelayTime", "SeriesNumber", "SeriesDescription", "ContrastBolusAgent", "ConvolutionKernel", "FilterType",
     "KVP", "ImageType", "StackID", "ImageComments", "ProtocolName", "SliceThickness", "ReconstructionDiameter", *TIMES,
 )  # fmt: skip
+NAMES = ("SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "PatientID", "StudyInstanceUID")
 TELLING = [
-    "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID", "Modality", "PatientID",
+    "SOPClassUID", "Modality", *NAMES,
     "NumberOfFrames", "SamplesPerPixel", "Rows", "Columns", "PixelSpacing", "ImagePositionPatient", "ImageOrientationPatient",
-    "InstanceNumber", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "RescaleIntercept", *PARTING,
+    "InstanceNumber", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "RescaleIntercept", "RescaleSlope", *PARTING,
 ]  # fmt: skip
 WANTED = {"ImagePositionPatient": 3, "ImageOrientationPatient": 6, "PixelSpacing": 2}
 
@@ -51,8 +52,6 @@ class Slice:
         position: (3,) of the first pixel's centre.
         edges: (2, 3) the picture's upper and left side, from its first pixel to where the next picture would begin.
         shape: rows, columns.
-        series: what names the series: UID, number, description, patient, study.
-        sop_class: UID of the kind of object, or "".
         sources: where its tags stand: a frame's functional groups, and the file's head.
     """
 
@@ -61,8 +60,6 @@ class Slice:
     position: NDArray
     edges: NDArray
     shape: tuple[int, int]
-    series: tuple[str, ...]
-    sop_class: str
     sources: list[Any]
 
     def text(self, tag: str) -> str:
@@ -70,6 +67,11 @@ class Slice:
         if tag == "folder":
             return self.path.parent.name
         return next((text for source in self.sources if (text := _text(source, tag))), "")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What names its series: UID, number, description, patient, study."""
+        return tuple(self.text(tag) for tag in NAMES)
 
 
 def slices_of(path: Path) -> list[Slice]:
@@ -136,10 +138,6 @@ def _frames(path: Path, head: Any) -> Iterator[Slice]:
     shared = next(iter(head.get("SharedFunctionalGroupsSequence") or []), None)
     if int(head.get("NumberOfFrames") or 1) > 1 and len(groups) != int(head.NumberOfFrames):
         raise ValueError("multi-frame files that do not place their frames")
-    series = tuple(
-        _text(head, t)
-        for t in ("SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "PatientID", "StudyInstanceUID")
-    )
     for frame, sources in enumerate([[*group_items(group, shared), head] for group in groups] or [[head]]):
         read = {name: _numbers(sources, name, count) for name, count in WANTED.items()}
         told = {name: value for name, value in read.items() if value is not None}
@@ -154,8 +152,7 @@ def _frames(path: Path, head: Any) -> Iterator[Slice]:
             raise ValueError("with a PixelSpacing that is not positive")
         yield Slice(
             path, frame if groups else None, told["ImagePositionPatient"],
-            np.stack([along_row * column_mm * shape[1], along_column * row_mm * shape[0]]), shape, series,
-            _text(head, "SOPClassUID"), sources,
+            np.stack([along_row * column_mm * shape[1], along_column * row_mm * shape[0]]), shape, sources,
         )  # fmt: skip
 
 
