@@ -70,7 +70,7 @@ class Slice:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What names its series: UID, number, description, patient, study."""
+        """UID, number, description, patient and study, which name its series."""
         return tuple(self.text(tag) for tag in NAMES)
 
 
