@@ -7,6 +7,8 @@ where it cannot reach its registry, the page is a picture and says why.
 import contextlib
 import functools
 import hashlib
+import json
+import re
 import shutil
 import subprocess
 import sys
@@ -19,21 +21,21 @@ import numpy as np
 SOURCE = Path(__file__).resolve().parent / "try"
 STILL = "still.html"
 PACKAGES = SOURCE.parent.parent / "_build/try"
-MODULES = ("page.js", "worker.js", "scan.js", "prepare.js", "cleaning.js")
+MODULES = ("page.js", "worker.js", "scan.js", "intensity.js", "cleaning.js", "report.js")
+VIEWER = "@niivue/niivue/dist/index.js"
 RUNTIME = {  # of the page's folder `runtime` -> of the packages
-    "niivue.js": "@niivue/niivue/dist/index.js",
     **{
         f"dcm2niix/{name}": f"@niivue/dcm2niix/dist/{name}"
         for name in ("index.jpeg.js", "worker.jpeg.js", "dcm2niix.jpeg.js", "dcm2niix.jpeg.wasm")
     },
-    **{
-        name: f"onnxruntime-web/dist/{name}"
-        for name in (
-            "ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm",
-            "ort.webgpu.bundle.min.mjs", "ort-wasm-simd-threaded.asyncify.wasm",
-        )
-    },
-}  # fmt: skip
+    "wasm.mjs": "onnxruntime-web/dist/ort.wasm.bundle.min.mjs",
+    "wasm.wasm": "onnxruntime-web/dist/ort-wasm-simd-threaded.wasm",
+    "webgpu.mjs": "onnxruntime-web/dist/ort.webgpu.bundle.min.mjs",  # weighs twice as much
+    "webgpu.wasm": "onnxruntime-web/dist/ort-wasm-simd-threaded.asyncify.wasm",
+}
+FORGOTTEN = re.compile(
+    r"(?<=i < )(vx|vx32|vxi32)(?: - 1)(?=; i\+\+)"
+)  # the viewer's last voxel of 32- and 64-bit integers
 SIDE, DEPTH, SEED, SHOWN = 256, 16, 100, 9  # of the drawn chest; the slice that the still picture shows
 
 
@@ -66,13 +68,19 @@ def files() -> Path:
     """
     import nibabel as nib
 
+    from replication.scans import onnx_pictures
     from replication.scans.onnx_export import export_onnx
     from replication.scans.weights import load_cascade
 
     found, weights = packages(), load_cascade().weights
+    told, size = rules(), weights["size"]
+    pictures = {
+        f"{name}.onnx": getattr(onnx_pictures, f"{name}_graph")(size)
+        for name in ("picture", "hounsfield", "mask")
+    }
     sources = [SOURCE / name for name in (*MODULES, "package-lock.json")] + [Path(__file__)]
     state = hashlib.sha256(
-        b"".join(path.read_bytes() for path in sources) + str(weights).encode()
+        b"".join([*(path.read_bytes() for path in sources), *pictures.values(), f"{weights}{told}".encode()])
     ).hexdigest()
     folder = PACKAGES / state[:16]
     if folder.is_dir():
@@ -87,12 +95,50 @@ def files() -> Path:
             shutil.copyfile(found / path, made / "runtime" / name)
         for stage, path in zip(("lungs", "infection"), export_onnx(weights["name"], work), strict=True):
             shutil.copyfile(path, made / "networks" / f"{stage}.onnx")
+        for name, content in pictures.items():
+            (made / "networks" / name).write_bytes(content)
+        (made / "runtime/niivue.js").write_text(viewer(found / VIEWER), encoding="utf-8")
+        (made / "rules.js").write_text(told, encoding="utf-8")
         drawn = drawn_chest()
         nib.save(nib.Nifti1Image(drawn.ct, drawn.affine), made / "drawn-chest.nii.gz")
         (made / STILL).write_text(still(), encoding="utf-8")
         with contextlib.suppress(OSError):  # another build was faster
             made.rename(folder)
     return folder
+
+
+def viewer(path: Path) -> str:
+    """NiiVue's code, which forgets the last voxel of 32- and 64-bit integers, without that.
+
+    Raises:
+        OSError: it is another version, which may not forget it.
+    """
+    code, mended = FORGOTTEN.subn(r"\1", path.read_text("utf-8"))
+    if mended != 3:
+        raise OSError(
+            f"{path.name} of NiiVue forgets the last voxel in {mended} places; book/try_page.py knows 3"
+        )
+    return code
+
+
+def rules() -> str:
+    """The constants of the rules that the page follows, as a module of JavaScript: one object for each module of Python."""
+    from replication.data.reading import intensity, kinds, scan
+    from replication.scans import cleaning, density, plausibility
+    from replication.scans.weights import load_cascade
+
+    parts = {
+        module.__name__.rpartition(".")[2]: {
+            name: value
+            for name, value in vars(module).items()
+            if name.isupper() and isinstance(value, (int, float, str, tuple, dict))
+        }
+        for module in (intensity, kinds, scan, cleaning, density, plausibility)
+    } | {"cascade": {"size": load_cascade().weights["size"]}}
+    return "".join(
+        f"export const {name} = {json.dumps(part, default=lambda b: b.decode('latin-1'))};\n"
+        for name, part in parts.items()
+    )
 
 
 @functools.cache
@@ -121,7 +167,6 @@ def still() -> str:
 def page(folder: Path) -> str:
     """The page's part in HTML without a blank line; what it loads is copied into `folder`."""
     from replication.scans.report import NOT_CLINICAL
-    from replication.scans.weights import load_cascade
 
     try:
         shutil.copytree(files(), folder)
@@ -131,13 +176,12 @@ def page(folder: Path) -> str:
             f"<code>chs-net segment</code> does the same.</p>{still()}</div>"
         )
     return CONTROLS.format(
-        size=load_cascade().weights["size"],
         use=escape(NOT_CLINICAL),
         still=(folder / STILL).read_text("utf-8"),
     )
 
 
-CONTROLS = """<div class="try" id="try" data-size="{size}" data-quiet="180" data-most="50000000">
+CONTROLS = """<div class="try" id="try" data-quiet="180" data-most="12000000">
 <p class="use"><strong>{use}</strong></p>
 <p class="why">Nothing runs here yet: this needs JavaScript, and a page that comes from a server. Where the book was opened as a file, serve its folder, as with
 <code>python -m http.server</code>, and open the address that it prints. The command <code>chs-net segment SCAN OUTPUT</code> does the same without a browser.</p>

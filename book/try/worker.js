@@ -1,76 +1,90 @@
-// One scan through the cascade, slice by slice, away from the page: pictures, lungs, cleaned, infection, masks. It holds what
-// the networks see; a slice of the scan itself is asked of the page when it is needed.
+// One scan away from the page: read, and taken through the cascade slice by slice: pictures, lungs, cleaned, infection, masks.
 
-import { amounts, cleanLungs, hardlyDiffer, implausible, tallies, warnings } from "./cleaning.js";
-import { air, clahe, clipped, minmax, nearest, padded, padding, restored, toUnits } from "./prepare.js";
+import { cleanLungs, held } from "./cleaning.js";
+import { clipped, evenly, toUnits, unchanged } from "./intensity.js";
+import { amounts, hardlyDiffer, implausible, tallies, warnings } from "./report.js";
+import { cascade } from "./rules.js";
+import { readScan } from "./scan.js";
 
 const at = (path) => new URL(path, import.meta.url).href;
-const RUNTIMES = { // names of onnxruntime-web's builds; that for graphics cards weighs twice as much
-  webgpu: ["runtime/ort.webgpu.bundle.min.mjs", "runtime/ort-wasm-simd-threaded.asyncify.wasm"],
-  wasm: ["runtime/ort.wasm.bundle.min.mjs", "runtime/ort-wasm-simd-threaded.wasm"],
-};
-let given; // what waits for the slice that was asked for
+const size = cascade.size, plane = size * size, input = [1, 1, size, size];
+let scan, nth; // the page is given every nth pixel of a large scan
 
 const say = (step, done = 0, left = 0) => postMessage({ step, done, left });
-const stored = (k) => new Promise((resolve) => { given = resolve; postMessage({ wanted: k }); });
 
-/** Both networks: bytes of a square slice -> its mask. WebAssembly has threads where the site isolates its pages, else one. */
-async function load(provider, size) {
-  const [code, wasm] = RUNTIMES[provider].map(at), ort = await import(code), found = [];
-  ort.env.wasm.wasmPaths = { wasm };
-  ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(navigator.hardwareConcurrency, 4) : 1;
-  for (const name of ["lungs", "infection"]) {
-    found.push(await ort.InferenceSession.create(at(`networks/${name}.onnx`), { executionProviders: [provider] }));
+/** Runs a network by its name: inputs as [type, numbers, shape] -> its output's numbers. WebAssembly has threads where the site
+ * isolates its pages, else one. */
+async function load(provider) {
+  const ort = await import(at(`runtime/${provider}.mjs`)), sessions = {};
+  ort.env.wasm.wasmBinary = await (await fetch(at(`runtime/${provider}.wasm`))).arrayBuffer();
+  ort.env.wasm.numThreads = globalThis.crossOriginIsolated ? Math.min(navigator.hardwareConcurrency, 4) : 1;
+  for (const [name, by] of Object.entries({ lungs: provider, infection: provider, picture: "wasm", hounsfield: "wasm", mask: "wasm" })) {
+    sessions[name] = await ort.InferenceSession.create(at(`networks/${name}.onnx`), { executionProviders: [by] });
   }
-  return found.map((session) => async (bytes) => {
-    const slices = new ort.Tensor("float32", Float32Array.from(bytes, (v) => v / 255), [1, 1, size, size]);
-    const { logits } = await session.run({ slices });
-    return Uint8Array.from(logits.data, (v) => v > 0);
-  });
+  return async (name, inputs) => {
+    const given = Object.entries(inputs).map(([input, tensor]) => [input, new ort.Tensor(...tensor)]), { outputNames } = sessions[name];
+    return (await sessions[name].run(Object.fromEntries(given), outputNames.slice(0, 1)))[outputNames[0]].data;
+  };
 }
 
-async function segment({ shape: [columns, rows, depth], spacing, millilitres, intensity, size }, provider) {
-  const shape = [rows, columns], whole = [depth, size, size], plane = size * size, pads = padding(shape, [spacing[1], spacing[0]]);
-  const pixels = async (k, seen) => toUnits(await stored(k), columns, intensity, seen), part = (mask, k) => mask.subarray(k * plane, (k + 1) * plane);
+/** Both masks of the scan, saved and shown, and what is told of them. */
+async function segment(provider) {
+  const { shape: [columns, rows, depth], spacing: [x, y], millilitres, intensity } = scan, whole = [depth, size, size];
+  const pixels = (k, seen) => toUnits(scan.picture(k), columns, intensity, seen), part = (all, k) => all.subarray(k * plane, (k + 1) * plane);
   say("loading the networks");
-  const [findLungs, findInfection] = await load(provider, size), changed = {};
+  const run = await load(provider), pair = (...numbers) => ["int64", BigInt64Array.from(numbers, BigInt), [2]];
+  const side = Math.max(rows * y, columns * x), square = pair(evenly(side / y), evenly(side / x)); // in mm
+  const given = (picture) => ({ picture: ["float32", picture, [1, 1, rows, columns]], square });
+  const find = async (name, bytes) => Uint8Array.from(await run(name, { slices: ["float32", Float32Array.from(bytes, (v) => v / 255), input] }), (v) => v > 0);
 
-  const pictures = new Uint8Array(depth * plane), lungs = new Uint8Array(depth * plane), infection = new Uint8Array(depth * plane);
+  const [pictures, lungs, infection] = [0, 0, 0].map(() => new Uint8Array(depth * plane)), changed = unchanged();
   for (let k = 0; k < depth; k++) {
     say("lungs", k, 2 * depth - k);
-    const picture = await pixels(k, changed);
-    part(pictures, k).set(clahe(minmax(...padded(picture, shape, pads, air(picture)), size, intensity.ends), size));
-    part(lungs, k).set(await findLungs(part(pictures, k)));
+    part(pictures, k).set(await run("picture", { ...given(pixels(k, changed)), ends: ["float32", intensity.ends, [2]] }));
+    part(lungs, k).set(await find("lungs", part(pictures, k)));
   }
-  const units = intensity.kind === "grey" ? null : async (k) => nearest(...padded(await pixels(k), shape, pads, -1000), size);
-  await cleanLungs(lungs, whole, units);
-  const seen = [...Array(depth).keys()].filter((k) => part(lungs, k).some(Boolean)), tally = tallies(columns);
-  for (const [done, k] of seen.entries()) {
+  const dense = intensity.kind !== "grey"; // known
+  await cleanLungs(lungs, whole, dense && ((k) => run("hounsfield", given(pixels(k)))));
+  const seen = held(lungs, whole), tally = tallies(columns), masks = [0, 0].map(() => new Uint8Array(columns * rows * depth));
+  for (const [done, [k, lung]] of seen.entries()) {
     say("infection", depth + done, seen.length - done);
-    const inside = await findInfection(part(pictures, k).map((v, i) => v * part(lungs, k)[i]));
-    part(infection, k).set(inside.map((v, i) => v & part(lungs, k)[i]));
-    const masks = [lungs, infection].map((mask) => restored(part(mask, k), size, shape, pads));
-    tally.add(...masks, units && await pixels(k));
-    postMessage({ slice: k, masks }, masks.map(({ buffer }) => buffer));
+    const inside = await find("infection", part(pictures, k).map((v, i) => v * lung[i]));
+    part(infection, k).set(inside.map((v, i) => v & lung[i]));
+    const found = [];
+    for (const of of [lungs, infection]) found.push(await run("mask", { mask: ["uint8", part(of, k), input], shape: pair(rows, columns), square }));
+    tally.add(...found, dense && pixels(k));
+    masks.forEach((mask, i) => mask.set(found[i].reverse(), k * columns * rows));
   }
-  const found = amounts(tally, millilitres), odd = implausible(found.both, depth * rows * columns * millilitres);
+  const told = amounts(tally, millilitres), odd = implausible(told.both, depth * rows * columns * millilitres);
   const noted = clipped(changed, intensity.ends), ends = warnings(lungs, infection, whole);
-  return { amounts: found, odd, warnings: [...noted, ...ends, ...hardlyDiffer(tally)] };
+  const packed = (mask) => new Response(new Blob([scan.saved(mask)]).stream().pipeThrough(new CompressionStream("gzip"))).blob();
+  return {
+    amounts: told, warnings: [...odd, ...scan.doubts, ...scan.notes, ...noted, ...ends, ...hardlyDiffer(tally)],
+    saved: await Promise.all(masks.map(packed)), shown: masks.map((mask) => scan.shown(nth, mask)),
+  };
 }
 
 /** On the graphics card where there is one; where that fails, and everywhere else, on WebAssembly. */
-async function run(scan) {
+async function found() {
   if (await navigator.gpu?.requestAdapter().catch(() => null)) {
     try {
-      return await segment(scan, "webgpu");
+      return await segment("webgpu");
     } catch (error) {
       postMessage({ told: `The graphics card did not do it (${error.message}); the processor does.` });
     }
   }
-  return segment(scan, "wasm");
+  return segment("wasm");
 }
 
-onmessage = ({ data }) => {
-  if (data.picture) given(data.picture);
-  else run(data).then((found) => postMessage({ found }), (error) => postMessage({ error: error.message }));
+/** The page gives the files of one scan each time: to open it, then to run it. @param {{data: {files: File[], most: number, run: boolean}}} */
+globalThis.onmessage = async ({ data: { files, most, run } }) => {
+  try {
+    scan ??= await readScan(files);
+    nth = Math.ceil(Math.sqrt(scan.shape.reduce((a, b) => a * b) / most));
+    if (run) return postMessage({ found: await found() });
+    const { axes, intensity: { kind }, shape: [, , slices] } = scan, shown = scan.shown(nth);
+    postMessage({ opened: { axes, kind, slices, nth, shown } }, [shown]);
+  } catch (error) {
+    postMessage({ error: error.message });
+  }
 };

@@ -19,8 +19,6 @@ from replication.scans.onnx_graph import Graph, Sides, Spectral
 from replication.scans.report import NOT_CLINICAL
 from replication.scans.weights import stages_of
 
-OPSET, IR = 18, 8
-
 
 class _Writer:
     """One network's forward pass, module by module, into a graph."""
@@ -165,8 +163,6 @@ def to_onnx(network: Any, *, about: dict[str, str]) -> bytes:
     Raises:
         ValueError: not the paper's blocks, hybrid pooling and attention; weights that half precision does not hold.
     """
-    from onnx import checker, helper
-
     spectral = all(
         isinstance(m.spectral, SpectralPool2d) for m in network.modules() if isinstance(m, HybridPool2d)
     )
@@ -177,18 +173,13 @@ def to_onnx(network: Any, *, about: dict[str, str]) -> bytes:
         )
     graph = Graph()
     _Writer(graph).network("slices", network)
-    shapes: dict[str, Any] = {
-        "slices": ["batch", network.in_channels, "height", "width"],
-        "logits": ["batch", 1, "height", "width"],
-    }
-    inputs, outputs = ([helper.make_tensor_value_info(n, 1, shapes[n])] for n in shapes)
-    made = helper.make_graph(graph.nodes, "RAIU-Net", inputs, outputs, graph.initializers)
-    model = helper.make_model(
-        made, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR, producer_name="chs-net"
+    sides = ["height", "width"]
+    return graph.model(
+        "RAIU-Net",
+        {"slices": (1, ["batch", network.in_channels, *sides])},
+        {"logits": (1, ["batch", 1, *sides])},
+        about,
     )
-    helper.set_model_props(model, about)
-    checker.check_model(model)
-    return model.SerializeToString(deterministic=True)
 
 
 def export_onnx(weights: str | Path, folder: str | os.PathLike) -> list[Path]:

@@ -5,13 +5,14 @@ the bottleneck, whose side may be odd.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 Sides = tuple[str, str]  # names of two numbers in the graph: rows, columns
+OPSET, IR = 18, 8
 
 
 class Graph:
@@ -64,6 +65,40 @@ class Graph:
         if key not in self._known:
             self._known[key] = make()
         return self._known[key]
+
+    def top(self, x: str, k: str, **attributes: int) -> str:
+        """The k (1,) largest along an axis, in order."""
+        from onnx import helper
+
+        out = f"TopK_{len(self.nodes)}"
+        self.nodes.append(helper.make_node("TopK", [x, k], [out, f"{out}_at"], **attributes))
+        return out
+
+    def model(
+        self,
+        name: str,
+        inputs: Mapping[str, Any],
+        outputs: Mapping[str, Any],
+        about: dict[str, str] | None = None,
+    ) -> bytes:
+        """The whole as a file, checked.
+
+        Args:
+            inputs, outputs: name -> ONNX's number of the type, and the shape, of numbers and names.
+            about: written into the file as its metadata.
+        """
+        from onnx import checker, helper
+
+        given, made = (
+            [helper.make_tensor_value_info(key, *of) for key, of in all_of.items()]
+            for all_of in (inputs, outputs)
+        )
+        whole = helper.make_graph(self.nodes, name, given, made, self.initializers)
+        opsets = [helper.make_opsetid("", OPSET)]
+        model = helper.make_model(whole, opset_imports=opsets, ir_version=IR, producer_name="chs-net")
+        helper.set_model_props(model, about or {})
+        checker.check_model(model)
+        return model.SerializeToString(deterministic=True)
 
 
 class Spectral:

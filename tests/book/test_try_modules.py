@@ -1,54 +1,63 @@
 """What the page "Try it" does before and behind the networks is what `chs-net segment` does, on files as they come."""
 
+import gzip
 import json
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
+import zipfile
 from pathlib import Path
-from types import SimpleNamespace
 
-import cv2
 import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK
+import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path += [str(ROOT / "tests/scans"), str(ROOT / "book")]
 import try_page  # noqa: E402
-from chest import stored  # noqa: E402
+from chest import Dark, cascade_of, stored  # noqa: E402
 
 from replication.data.phantom.volumes import make_volume  # noqa: E402
-from replication.data.reading.intensity import BRIGHTEST, DARKEST  # noqa: E402
 from replication.data.reading.scan import Scan  # noqa: E402
-from replication.scans.cleaning import clean_lungs  # noqa: E402
-from replication.scans.density import densities, hardly_differ, quartiles  # noqa: E402
-from replication.scans.plausibility import implausible  # noqa: E402
-from replication.scans.prepare import prepared, restored  # noqa: E402
-from replication.scans.report import report  # noqa: E402
-from replication.scans.segment import Found, _hounsfield, _warnings  # noqa: E402
+from replication.scans.output import write_segmentation  # noqa: E402
 from replication.scans.steps import Cleaning  # noqa: E402
-from replication.scans.weights import load_cascade  # noqa: E402
+from replication.scans.weights import Cascade  # noqa: E402
 
-SIZE = 128  # so that a tile of CLAHE is clipped at more than one
+EYES = {"lungs": Dark(0.02, 0.5), "infection": Dark(-0.1, 0.4)}  # see what is dark, so that it is quick
+PAIRS = {
+    "pair.mhd": ["pair.raw"],
+    "pair.nhdr": ["pair.raw"],
+    "both.hdr": ["both.img"],
+}  # what is dropped at once
 REFUSED = {
     "four.nii.gz": "split a series", "unplaced.nii.gz": "does not tell how the scan lies", "labels.nii.gz": "label map",
     "constant.nii.gz": "no CT", "shifted.nii.gz": "no chest in Hounsfield units", "cut.nii.gz": "damaged or cut short",
-    "short.nii": "cut short", "text.nii": "no scan that is known", "complex.nii.gz": "complex", "twice.nii.gz": "its qform says",
+    "short.nii": "cut short", "text.nii": "no scan in a format", "complex.nii.gz": "complex", "twice.nii.gz": "its qform says",
     "unplaced.mha": "does not tell how the scan lies", "unplaced.nrrd": "does not tell how the scan lies", "cut.mha": "cannot be read",
-    "colour.mha": "colours",
+    "colour.mha": "colours", "alone.mhd": "in another file, pair.raw: give both", "alone.nhdr": "in another file, pair.raw",
+    "alone.hdr": "save it as one .nii", "both.hdr": "save it as one .nii", "alone.img": "no scan in a format", "both.img": "no scan in a format",
+    "packed.zip": "unpack it", "empty.nii": "an empty file",
 }  # fmt: skip
 
 
-def write(folder: Path) -> np.ndarray:
-    """Scans as they come, and some that are none; lungs (S, SIZE, SIZE) with holes, crumbs and a body of gas."""
+def onnx_eyes(folder: Path) -> Cascade:
+    """`EYES` as the page's networks, `<stage>.onnx`, and as a cascade of the command."""
+    for stage, network in EYES.items():
+        blank, names = torch.zeros(1, 1, 256, 256), {"input_names": ["slices"], "output_names": ["logits"]}
+        torch.onnx.export(network, (blank,), folder / f"{stage}.onnx", dynamo=False, **names)
+    return cascade_of(*EYES.values(), size=256)
+
+
+def write(folder: Path) -> None:
+    """Scans as they come, and some that are none."""
     drawn = make_volume(name="coronacases_001", seed=3, size=80, depth=12)
     hu = np.ascontiguousarray(drawn.ct[4:, 6:-6]).astype(np.int16)
-    hu[-4:, -4:-1, -1], hu[-1, -1, -1] = (
-        50,
-        60,
-    )  # the viewer forgets the last voxel of 32- and 64-bit integers
+    hu[-1, -1, -1] = 900  # the viewer forgets the last voxel of 32- and 64-bit integers
+    hu[24:27, 30:33, 5] = 60  # a hole in a lung
+    hu[30:34, 8:12, 3] = -1000  # gas, and fat
+    hu[36:44, 10:14, 8] = -100
     affine = np.array([[-4.8, 0, 0, 150], [0, 5.2, 0.6, -140], [0, -0.5, 9, 30], [0, 0, 0, 1.0]])
 
     def save(name: str, image: nib.Nifti1Image) -> None:
@@ -60,7 +69,7 @@ def write(folder: Path) -> np.ndarray:
     grey = ((hu.clip(-1250, 250) + 1250) / 1500 * 255).astype(np.uint8)
     save("grey.nii", nib.Nifti1Image(grey, affine))
     holed = np.where(hu < -1100, np.nan, hu)
-    holed[:3, :3], holed[-1, -1, -1] = np.nan, 0  # which of real numbers is none that was forgotten
+    holed[:3, :3] = np.nan
     save("nan.nii.gz", nib.Nifti1Image(holed, affine))
     bright = hu.copy()
     bright[30, 30, :] = 31000
@@ -106,7 +115,10 @@ def write(folder: Path) -> np.ndarray:
     SimpleITK.WriteImage(image, folder / "packed.mha", useCompression=True)
     SimpleITK.WriteImage(SimpleITK.Cast(image, SimpleITK.sitkFloat32), folder / "plain.mha")
     SimpleITK.WriteImage(image, folder / "pair.mhd")
-    SimpleITK.WriteImage(image, folder / "packed.nrrd", useCompression=True)
+    SimpleITK.WriteImage(image, folder / "pair.nhdr")
+    SimpleITK.WriteImage(
+        SimpleITK.Cast(image, SimpleITK.sitkInt32), folder / "packed.nrrd", useCompression=True
+    )
     SimpleITK.WriteImage(image, folder / "plain.nrrd")
     SimpleITK.WriteImage(SimpleITK.Compose([image] * 3), folder / "colour.mha")
     for name, key in (("mha", b"TransformMatrix"), ("nrrd", b"space:")):
@@ -119,102 +131,71 @@ def write(folder: Path) -> np.ndarray:
     (folder / "cut.nii.gz").write_bytes((folder / "LAS.nii.gz").read_bytes()[:-5000])
     (folder / "short.nii").write_bytes((folder / "grey.nii").read_bytes()[:-500])
     (folder / "text.nii").write_text("no scan")
-
-    lungs = np.rot90(drawn.lung > 0)[8:-8, 8:-8].transpose(2, 0, 1).astype(np.uint8)
-    lungs[5, 20:23, 18:21] = 0  # a hole
-    lungs[6:8, 2:9, 2:9] = 1  # air beside the arm
-    lungs[2, 60:62, 60:62] = 1
-    lungs = lungs.repeat(2, 1).repeat(2, 2)
-    lungs.tofile(folder / "lungs.bin")
-    return lungs
+    (folder / "empty.nii").touch()
+    nib.save(nib.Nifti1Pair(hu, affine), folder / "both.img")
+    for half in ("hdr", "img"):
+        shutil.copyfile(folder / f"both.{half}", folder / f"alone.{half}")
+    for header in ("mhd", "nhdr"):
+        shutil.copyfile(folder / f"pair.{header}", folder / f"alone.{header}")
+    with zipfile.ZipFile(folder / "packed.zip", "w") as archive:
+        archive.write(folder / "LAS.nii.gz")
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray, dict]:
+def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Cascade, dict]:
+    """The folder of the scans, the cascade, and what the page's worker told of each."""
     if (node := shutil.which("node")) is None:
         pytest.skip("no node on PATH")
-    folder = tmp_path_factory.mktemp("scans")
-    lungs = write(folder)
+    folder, page = tmp_path_factory.mktemp("scans"), tmp_path_factory.mktemp("book") / "try"
     try:
-        viewer = try_page.packages() / try_page.RUNTIME["niivue.js"]
+        shutil.copytree(try_page.files(), page)
     except OSError as error:
         pytest.skip(str(error))
-    command = [node, str(ROOT / "tests/book/try_modules.mjs"), str(folder), str(SIZE), str(viewer)]
+    write(folder)
+    cascade = onnx_eyes(page / "networks")
+    (folder / "pairs.json").write_text(json.dumps(PAIRS))
+    command = [node, str(ROOT / "tests/book/try_modules.mjs"), str(folder), str(page)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    return folder, lungs, json.loads((folder / "found.json").read_text())
+    return folder, cascade, json.loads((folder / "found.json").read_text())
 
 
-def test_a_scan_is_read_prepared_cleaned_and_written_back_as_by_the_command(run, monkeypatch) -> None:
-    (folder, given, found), cascade = run, load_cascade()
-    taken = [name for name in found if name not in ("bounds", *REFUSED)]
-    assert len(taken) == 18 and found["bounds"] == [DARKEST, BRIGHTEST]
+def test_a_scan_is_read_prepared_cleaned_and_written_back_as_by_the_command(run) -> None:
+    folder, cascade, found = run
+    taken = [name for name in found if name not in REFUSED]
+    assert len(taken) == 19
     for name in taken:
-        told = found[name]
+        told, scan = found[name], Scan(folder / name)
         assert "error" not in told, (name, told)
-        scan = Scan(folder / name)
-        depth = scan.shape[2]
-        assert (told["shape"], told["axes"], told["kind"]) == (
-            list(scan.shape),
-            scan.axes,
-            scan.intensity.kind,
-        ), name
-        np.testing.assert_allclose(told["spacing"], scan.spacing, rtol=1e-6)
-        assert [*told["doubts"], *told["notes"]] == [*scan.doubts, *scan.notes], name
-
-        greys, pictures = (
-            np.fromfile(folder / f"{name}.{part}", np.uint8).reshape(depth, SIZE, SIZE)
-            for part in ("greys", "pictures")
+        kind = (scan.axes, scan.intensity.kind, scan.shape[2])
+        assert (told["axes"], told["kind"], told["slices"]) == kind, name
+        report = write_segmentation(
+            folder / name, folder / f"of {name}", cascade=cascade, cleaning=Cleaning()
         )
-        # Greys are cut to whole ones, and where one was whole, the last bit of the cubic resize decides. OpenCV takes
-        # Intel's, made for each kind of processor; without it, it differs from itself as we do. CLAHE makes one grey
-        # up to eight. So both steps are checked, each by itself.
-        with monkeypatch.context() as bare:
-            bare.setattr(cv2, "createCLAHE", lambda **_: SimpleNamespace(apply=np.asarray))
-            expected = prepared(scan, size=SIZE, origin=replace(cascade.lungs.origin, size=SIZE))[:, 0]
-        apart = np.abs(greys.astype(int) - expected)
-        assert apart.max() <= 1 and apart.mean() < 1e-4, (name, apart.max(), apart.mean())
-        equalised = np.stack([cv2.createCLAHE(7.0, (8, 8)).apply(grey) for grey in greys])
-        assert np.abs(pictures.astype(int) - equalised).max() <= 1, name
-
-        lungs = np.zeros((depth, SIZE, SIZE), np.uint8)
-        lungs[: len(given)] = given[:depth]
-        lungs, _ = clean_lungs(lungs, Cleaning(), hounsfield=_hounsfield(scan, SIZE))
-        ours = np.fromfile(folder / f"{name}.lungs", np.uint8)
-        np.testing.assert_array_equal(ours.reshape(lungs.shape), lungs, err_msg=name)
-
-        planes = restored(lungs, scan)
-        written = _image(folder / f"{name}.mask")
-        expected = scan.image(planes)
-        assert (np.asanyarray(written.dataobj) != np.asanyarray(expected.dataobj)).mean() < 1e-4, name
-        np.testing.assert_allclose(
-            written.affine, expected.header.get_best_affine(), rtol=1e-6, atol=1e-4, err_msg=name
-        )
-        picture = np.arange(planes.shape[0] * planes.shape[1]).reshape(planes.shape[1], planes.shape[0])
-        infection = planes * (1 if scan.intensity.windowed else np.rot90(picture % 3 == 0, -1)[..., None])
-        ml = abs(np.linalg.det(scan.affine[:3, :3])) / 1000
-        odd = implausible(
-            lungs_ml=planes.sum() * ml, infection_ml=infection.sum() * ml, scan_ml=planes.size * ml, dsc={}
-        )  # fmt: skip
-        odd += _warnings(lungs, lungs, cascade)
-        assert told["warnings"] == odd + hardly_differ(quartiles(densities(scan, planes, infection))), name
-        numbers = report(scan, Found(planes, infection), sha256="", cleaning=Cleaning(), weights={})
-        for side, of in {"both": numbers["found"], **numbers["sides"]}.items():
+        for mask in EYES:
+            ours, theirs = nib.load(folder / f"of {name}/{mask}.nii.gz"), _image(folder / f"{name}.{mask}")
+            assert np.asanyarray(ours.dataobj).any(), (name, mask)
+            assert (np.asanyarray(ours.dataobj) != np.asanyarray(theirs.dataobj)).mean() < 1e-4, (name, mask)
+            best = ours.header.get_best_affine()
+            np.testing.assert_allclose(theirs.affine, best, rtol=1e-6, atol=1e-4, err_msg=name)
+        assert told["warnings"] == report["warnings"], name
+        for side, of in {"both": report["found"], **report["sides"]}.items():
             for target in ("lungs_ml", "infection_ml"):
                 near = pytest.approx(of[target], rel=1e-2, abs=2)
                 assert told["amounts"][side][target] == near, (name, side, target)
 
 
 def _image(path: Path) -> nib.Nifti1Image:
-    return nib.Nifti1Image.from_bytes(path.read_bytes())
+    content = path.read_bytes()
+    return nib.Nifti1Image.from_bytes(gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content)
 
 
-def test_a_large_scan_and_its_mask_are_shown_by_every_second_pixel_in_the_same_place(run) -> None:
-    whole = nib.load(run[0] / "SAL.nii.gz"), _image(run[0] / "SAL.nii.gz.mask")
-    for image, part in zip(map(nib.as_closest_canonical, whole), ("fewer", "fewer-mask"), strict=True):
-        shown = _image(run[0] / f"SAL.nii.gz.{part}")
-        np.testing.assert_array_equal(shown.get_fdata(), image.get_fdata()[::2, ::2])
-        np.testing.assert_allclose(shown.affine, image.affine @ np.diag([2, 2, 1, 1]), rtol=1e-6, atol=1e-4)
+def test_a_large_scan_is_shown_by_some_of_its_pixels_in_the_same_place(run) -> None:
+    whole, n = nib.as_closest_canonical(nib.load(run[0] / "SAL.nii.gz")), run[2]["SAL.nii.gz"]["nth"]
+    shown = _image(run[0] / "SAL.nii.gz.shown")
+    assert n > 1
+    np.testing.assert_array_equal(shown.get_fdata(), whole.get_fdata()[::n, ::n])
+    np.testing.assert_allclose(shown.affine, whole.affine @ np.diag([n, n, 1, 1]), rtol=1e-6, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", REFUSED)
