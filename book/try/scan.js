@@ -70,7 +70,8 @@ function kindOf(buffer) {
   const magic = kinds.MAGIC.find(([at, bytes]) => head.startsWith(bytes, at));
   if (magic) return magic[2];
   if (kinds.META.some((key) => head.startsWith(key))) return "metaimage";
-  return sizes.some((size) => size === 348 || size === 540) ? "nifti" : head ? "unknown" : "empty";
+  if (sizes.some((size) => size === 348 || size === 540)) return buffer.byteLength > 540 ? "nifti" : "pair";
+  return head ? "unknown" : "empty";
 }
 
 /** A grey picture, as radiologists look at it, as a NIfTI file. */
@@ -140,11 +141,12 @@ function settle(volume, buffer, doubts) {
   const qform = codes[0] && turn < 1 + 1e-6 && hdr.getQformMat(), sform = codes[1] && [...rows, [0, 0, 0, 1]];
   if (!(qform || sform) || codes.some((code) => code < 0 || code > 5)) throw new Error(`${UNPLACED} (no qform or sform); chs-net segment takes it with --axes`);
   if (!real(112, 176)) hdr.scl_inter = 0;
-  const [of_q, of_s] = [qform, sform].map((affine) => affine && (volume.setAffine(affine), letters(volume)));
-  if (!sform) volume.setAffine(qform);
-  if (!(qform && sform)) return;
+  const axesOf = (affine) => affine && (volume.setAffine(affine), geometry(volume.matRAS) && letters(volume)), of_q = axesOf(qform), of_s = axesOf(sform);
+  if (of_q && !of_s) volume.setAffine(qform);
+  if (of_q && sform && !of_s) doubts.push("the sform is none that can be; the qform is taken");
+  if (!of_q || !of_s) return;
   const apart = Math.max(...sform.flat().map((v, i) => Math.abs(v - qform.flat()[i])));
-  if (apart <= 0.01 * Math.max(...[0, 1, 2].map((j) => Math.hypot(...rows.map((row) => row[j]))))) return;
+  if (apart <= 0.01 * Math.max(...geometry(volume.matRAS).lengths)) return;
   if (of_q !== of_s) throw new Error(`its qform says ${of_q}, its sform ${of_s}; chs-net segment takes it with --axes`);
   doubts.push("qform and sform differ; the sform is taken");
 }
@@ -156,21 +158,26 @@ function letters({ permRAS }) {
   return out.join("");
 }
 
-/** Spacing and a voxel's millilitres by the affine and the header's unit. */
-function placed({ matRAS, hdr }, doubts, notes) {
-  const columns = [0, 1, 2].map((j) => [0, 4, 8].map((row) => matRAS[row + j])), lengths = columns.map((column) => Math.hypot(...column));
+/** Lengths and angles (degrees) of an affine's axes, the last of which is that of the slices; null where it can be none. */
+function geometry(affine) {
+  const columns = [0, 1, 2].map((j) => [0, 4, 8].map((row) => affine[row + j])), lengths = columns.map((column) => Math.hypot(...column));
   const [a, b, c] = columns.map((column, j) => column.map((v) => v / lengths[j]));
   const dot = (p, q) => p[0] * q[0] + p[1] * q[1] + p[2] * q[2], degrees = (cosine) => (Math.acos(Math.min(Math.max(cosine, -1), 1)) * 180) / Math.PI;
   const volume = Math.abs(dot(a, [b[1] * c[2] - b[2] * c[1], b[2] * c[0] - b[0] * c[2], b[0] * c[1] - b[1] * c[0]])); // of the unit vectors
-  if (!(volume >= 0.01) || lengths.some((v) => !(v >= 1e-4 && v <= 1e3)) || matRAS.some((v) => Math.abs(v) > 1e5)) {
-    throw new Error(`${UNPLACED}: voxels of ${lengths.map((v) => v.toPrecision(3)).join(", ")} mm, or axes that fall together`);
-  }
-  const [unit, factor] = rule.UNITS[hdr.xyzt_units & 7] ?? ["mm", 1], longest = Math.max(...lengths), far = longest * factor;
-  const told = far >= rule.PLAUSIBLE[0] && far <= rule.PLAUSIBLE[1], mm = told ? factor : 1;
-  if (unit !== "mm" && told) notes.push(`the header's unit is ${unit}, not mm: lengths are converted`);
-  if (unit !== "mm" && !told) doubts.unshift(`the header's unit is ${unit}, of which voxels would be ${Number(longest.toPrecision(6))} long: taken as mm`);
-  const shear = Math.max(...[dot(a, b), dot(a, c), dot(b, c)].map((cosine) => Math.abs(90 - degrees(cosine)))), off = degrees(Math.abs(c[2]));
+  if (!(volume >= 0.01) || lengths.some((v) => !(v >= 1e-4 && v <= 1e3)) || affine.some((v) => Math.abs(v) > 1e5)) return null;
+  const shear = Math.max(...[dot(a, b), dot(a, c), dot(b, c)].map((cosine) => Math.abs(90 - degrees(cosine))));
+  return { lengths, volume: volume * lengths.reduce((x, y) => x * y), shear, off: degrees(Math.abs(c[2])) };
+}
+
+/** Spacing and a voxel's millilitres by the affine and the header's unit, unless only another fits a CT. */
+function placed({ matRAS, hdr }, doubts, notes) {
+  const told = geometry(matRAS), units = rule.UNITS, named = units[hdr.xyzt_units & 7] ?? units[2];
+  if (!told) throw new Error(`${UNPLACED}: voxels of no length, or axes that fall together`);
+  const { lengths, volume, shear, off } = told, longest = Math.max(...lengths), [least, most] = rule.PLAUSIBLE;
+  const [unit, mm] = [named, units[2], units[1], units[3]].find(([, factor]) => longest * factor >= least && longest * factor <= most) ?? units[2];
+  if (unit !== named[0]) doubts.unshift(`the header's unit is ${named[0]}, of which voxels would be ${Number(longest.toPrecision(6))} long: taken as ${unit}`);
+  else if (mm !== 1) notes.push(`the header's unit is ${unit}, not mm: lengths are converted`);
   if (shear > rule.SHEARED) doubts.push(`axes sheared by ${shear.toFixed(0)} degrees (a tilted gantry?): planes are taken as stored`);
   if (off > rule.OBLIQUE) doubts.push(`planes lie ${off.toFixed(0)} degrees off axial; the networks know axial slices only`);
-  return { spacing: lengths.map((v) => v * mm), millilitres: (volume * lengths.reduce((x, y) => x * y) * mm ** 3) / 1000 };
+  return { spacing: lengths.map((v) => v * mm), millilitres: (volume * mm ** 3) / 1000 };
 }

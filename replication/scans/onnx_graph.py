@@ -66,7 +66,7 @@ class Graph:
             self._known[key] = make()
         return self._known[key]
 
-    def top(self, x: str, k: str, **attributes: int) -> str:
+    def top(self, x: str, k: str, **attributes: Any) -> str:
         """The k (1,) largest along an axis, in order."""
         from onnx import helper
 

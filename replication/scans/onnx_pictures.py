@@ -1,6 +1,6 @@
 """What `replication.scans.prepare` does to pictures, as ONNX graphs: for a runtime without OpenCV, such as the reader's browser.
 
-The graphs hold OpenCV's arithmetic: cubic resize without antialiasing, CLAHE in 8 x 8 tiles of bytes, linear enlarging.
+The graphs hold OpenCV's arithmetic: cubic resize that does not smooth before it shrinks, CLAHE in 8 x 8 tiles of bytes, linear enlarging.
 """
 
 import numpy as np
