@@ -10,7 +10,7 @@ from replication.data.reading.formats import has_simpleitk
 from replication.data.reading.kinds import BY_SIMPLEITK, OTHERS, files_below, is_dicom, is_result, kind_of
 from replication.data.reading.own import named_scans
 from replication.data.reading.series import FEWEST
-from replication.data.reading.slices import slices_of
+from replication.data.reading.slices import Slice, slices_of
 
 NEVER = ("text", "pdf", "picture", "tiff", "numpy", "unknown")  # nobody takes these for a scan
 
@@ -61,7 +61,7 @@ def look_through(path: str | os.PathLike, *, out: str | os.PathLike | None = Non
         why = "masks of annotated scans"
         return Folder(dict(named_scans(ct)), [LeftOut(mask, why, amiss=False) for mask in masks])
     found, loose = Folder(), _loose_dicom(path)
-    one = len(loose) >= FEWEST or any(p.name == "DICOMDIR" for p in loose)
+    one = _belong_together(loose)
     here = _entries(path, found, Path(out).resolve() if out else None, with_dicom=not one)
     for name, entry in [*here, *([] if one else _multi_frame(loose, found))]:
         if name in found.scans:
@@ -85,14 +85,29 @@ def _loose_dicom(folder: Path) -> list[Path]:
     return [p for p in sorted(folder.iterdir()) if p.name[0] != "." and p.is_file() and is_dicom(p)]
 
 
+def _belong_together(loose: list[Path]) -> bool:
+    """Whether DICOM files that lie in a folder are one scan, and not multi-frame files that hold one each."""
+    if any(p.name == "DICOMDIR" for p in loose):
+        return True
+    held = [_held(path)[0] for path in loose[:2]]
+    if len(held) == 2 and min(map(len, held)) >= FEWEST:
+        return held[0][0].names == held[1][0].names
+    return len(loose) >= FEWEST
+
+
+def _held(path: Path) -> tuple[list[Slice], str]:
+    """The slices in a DICOM file, and why it is no scan by itself."""
+    try:
+        return slices_of(path), "one DICOM slice of a scan; give the folder with all of them"
+    except ValueError as error:
+        return [], f"a DICOM file that is no CT slice ({error})"
+
+
 def _multi_frame(loose: list[Path], found: Folder) -> Iterator[tuple[str, Path]]:
     """Of DICOM files that lie alone, those that hold a scan each."""
     for path in loose:
-        try:
-            frames, why = len(slices_of(path)), "one DICOM slice of a scan; give the folder with all of them"
-        except ValueError as error:
-            frames, why = 0, f"a DICOM file that is no CT slice ({error})"
-        if frames >= FEWEST:
+        slices, why = _held(path)
+        if len(slices) >= FEWEST:
             yield path.name.removesuffix(".dcm"), path
         else:
             found.left_out.append(LeftOut(path, why))

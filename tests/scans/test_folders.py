@@ -167,6 +167,17 @@ def test_a_dry_run_lists_what_would_be_read_without_torch(mixed, drawn, put):
     assert "would fail: " in ran.stdout and "gone.nii.gz: left out" in ran.stdout
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("uids, names", [(("1.2", "1.3", "1.4"), ["0", "1", "2"]), (("1.2", "1.2"), [""])])
+def test_multi_frame_files_in_a_folder_are_a_scan_each_or_parts_of_one(uids, names, drawn, tmp_path):
+    slices = dicom_slices(drawn.hu, drawn.affine)
+    for k, uid in enumerate(uids):
+        multi_frame(slices[k :: len(uids)], SeriesInstanceUID=uid).save_as(tmp_path / f"{k}.dcm")
+    found = look_through(tmp_path)
+    assert list(found.scans) == names and not found.left_out
+    assert names[0] or is_drawn(Scan(found.scans[""]), drawn)
+
+
 def test_what_lies_beside_a_dicom_series_and_two_scans_of_one_name_are_told(drawn, put, tmp_path):
     folder = write_dicom(tmp_path / "in", drawn.hu, drawn.affine)
     put(drawn.hu, drawn.affine, "in/a.nii.gz")
