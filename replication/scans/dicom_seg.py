@@ -27,7 +27,7 @@ class Source:
     """The slices of a scan, to which a segmentation can refer."""
 
     def __init__(self, scan: Scan) -> None:
-        """Read their headers, and try with one voxel whether highdicom takes them.
+        """Read their headers, and try with one picture whether highdicom takes them.
 
         Raises:
             ValueError: no DICOM, UIDs that are gone or not one, a series of several multi-frame files, or what
@@ -62,10 +62,11 @@ class Source:
             for name in (name for name in OFTEN_GONE if name not in head):
                 setattr(head, name, None)
         self._place(scan.dicom.affine)
-        trial = np.zeros(scan.shape, np.uint8)
-        trial[0, 0, 0] = 1
+        frames = 1 if self.frames[0] is None else int(self.heads[0].NumberOfFrames)
+        trial = np.zeros((frames, *slices[0].shape, 2), np.uint8)
+        trial[self.frames[0] or 0] = 1
         try:
-            self._segmentation(Found(trial, trial), weights="")
+            self._segmentation(trial, weights="")
         except Exception as error:  # of highdicom and pydicom: many kinds, none names the scan
             raise ValueError(
                 f"{scan.path}: highdicom writes no DICOM SEG of it ({type(error).__name__}: {error}); leave --dicom-seg out"
@@ -73,7 +74,7 @@ class Source:
 
     def write(self, path: Path, found: Found, *, weights: str) -> None:
         """The masks of this scan, as a SEG with two binary segments."""
-        self._segmentation(found, weights=weights).save_as(path)
+        self._segmentation(self._pixels(found), weights=weights).save_as(path)
 
     def _place(self, ras: NDArray) -> None:
         """Give the headers the even stack's geometry: their own is rounded, noisy or not whole, which highdicom refuses."""
@@ -108,7 +109,7 @@ class Source:
                 group.PlanePositionSequence = [pydicom.Dataset()]
                 group.PlanePositionSequence[0].ImagePositionPatient = [0, 0, 10000 + frame]
 
-    def _segmentation(self, found: Found, *, weights: str) -> Any:
+    def _segmentation(self, pixels: NDArray[np.uint8], *, weights: str) -> Any:
         import highdicom
         from pydicom.sr.codedict import codes
 
@@ -132,7 +133,7 @@ class Source:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of names that an anonymiser wrote
             return highdicom.seg.Segmentation(
-                self.heads, self._pixels(found), "BINARY", segments, series_instance_uid=highdicom.UID(),
+                self.heads[: len(pixels)], pixels, "BINARY", segments, series_instance_uid=highdicom.UID(),
                 series_number=900, sop_instance_uid=highdicom.UID(), instance_number=1, manufacturer="CHS-Net replication",
                 manufacturer_model_name="chs-net segment", software_versions=chslib.__version__, device_serial_number="0",
                 content_label="CHS_NET", content_description="Research software, not for diagnosis",
