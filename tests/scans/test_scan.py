@@ -87,31 +87,18 @@ def test_a_tilted_gantry_and_a_slanting_stack_are_named(drawn, put):
     [
         (lambda hu: hu, "hounsfield", ""),
         (lambda hu: np.clip(hu.astype(int) + 1024, 0, 4095).astype(np.uint16), "offset", "1024 is taken off"),
-        (lambda hu: np.where(corner(hu), -3024, hu).astype(np.int16), "hounsfield", "padding"),
-        (lambda hu: np.where(corner(hu), -2000, hu).astype(np.float32), "hounsfield", "padding"),
-        (lambda hu: np.where(corner(hu), np.nan, hu).astype(np.float32), "hounsfield", "NaN"),
         (lambda hu: np.interp(hu, (-1250, 250), (0, 255)).astype(np.uint8), "grey", "windowed before"),
         (lambda hu: np.interp(hu, (-1250, 250), (0, 1)).astype(np.float32), "grey", "scaled by 255"),
     ],
-    ids=["hu", "offset", "padding 3024", "padding 2000", "nan", "grey", "unit"],
+    ids=["hu", "offset", "grey", "unit"],
 )  # fmt: skip
 def test_numbers_are_recognised_and_brought_to_one_scale(change, kind, said, drawn, put):
     scan = Scan(put(change(drawn.hu), drawn.affine))
     assert scan.intensity.kind == kind and said in " ".join([*scan.notes, *scan.doubts])
-    seen = voxels(scan)
-    assert np.isfinite(seen).all()
-    expected = np.maximum(drawn.hu, -1024).astype(float)
-    if kind == "grey":
-        assert np.abs(seen - np.interp(drawn.hu, (-1250, 250), (0, 255))).max() <= 1
-    else:
-        inside = ~corner(drawn.hu)
-        assert np.array_equal(seen[inside], expected[inside]) and (seen[~inside] <= -900).mean() > 0.99
-
-
-def corner(hu: np.ndarray) -> np.ndarray:
-    x, y = np.ogrid[: hu.shape[0], : hu.shape[1]]
-    outside = ((x - hu.shape[0] / 2) ** 2 + (y - hu.shape[1] / 2) ** 2) > (min(hu.shape[:2]) / 2 + 4) ** 2
-    return np.broadcast_to(outside[..., None], hu.shape) & (hu < -900)
+    grey = np.interp(drawn.hu, (-1250, 250), (0, 255))
+    assert np.abs(voxels(scan) - (grey if kind == "grey" else np.maximum(drawn.hu, -1024))).max() <= (
+        kind == "grey"
+    )
 
 
 @pytest.mark.parametrize(
