@@ -36,6 +36,7 @@ RUNTIME = {  # of the page's folder `runtime` -> of the packages
 FORGOTTEN = re.compile(
     r"(?<=i < )(vx|vx32|vxi32)(?: - 1)(?=; i\+\+)"
 )  # the viewer's last voxel of 32- and 64-bit integers
+GRADIENTS = re.compile(r"(this\.gradientTexture = )(?=gradientGL\()")
 SIDE, DEPTH, SEED, SHOWN = 256, 16, 100, 9  # of the drawn chest; the slice that the still picture shows
 
 
@@ -108,16 +109,16 @@ def files() -> Path:
 
 
 def viewer(path: Path) -> str:
-    """NiiVue's code, which forgets the last voxel of 32- and 64-bit integers, without that.
+    """NiiVue's code without two of its faults: a forgotten voxel, and gradients for surfaces that are not drawn, which freeze
+    a page without a graphics card for half a minute.
 
     Raises:
-        OSError: it is another version, which may not forget it.
+        OSError: it is another version, which may not have them.
     """
     code, mended = FORGOTTEN.subn(r"\1", path.read_text("utf-8"))
-    if mended != 3:
-        raise OSError(
-            f"{path.name} of NiiVue forgets the last voxel in {mended} places; book/try_page.py knows 3"
-        )
+    code, spared = GRADIENTS.subn(r"\1!this.opts.gradientAmount ? null : ", code)
+    if (mended, spared) != (3, 2):
+        raise OSError(f"NiiVue is another version than book/try_page.py mends: {mended} and {spared} places")
     return code
 
 
@@ -186,7 +187,7 @@ CONTROLS = """<div class="try" id="try" data-quiet="180" data-most="12000000">
 <p class="why">Nothing runs here yet: this needs JavaScript, and a page that comes from a server. Where the book was opened as a file, serve its folder, as with
 <code>python -m http.server</code>, and open the address that it prints. The command <code>chs-net segment SCAN OUTPUT</code> does the same without a browser.</p>
 <div class="controls choose"><button data-part="drawn" type="button">Open the drawn chest</button>
-<label>or your own CT, dropped here or chosen: a NIfTI, NRRD or MetaImage file, all files of a DICOM series, or a PNG slice
+<label>or your own CT, dropped here or chosen: a NIfTI, NRRD or MetaImage file, all files of a DICOM series, or one slice as a grey picture
 <input data-part="file" type="file" multiple></label></div>
 <div class="looks">{still}<div class="view"><canvas data-part="canvas" role="img" aria-label="The scan, axial and coronal; the sliders below move it"></canvas></div></div>
 <div class="controls moves"><label>Slice <input data-part="slice" type="range" min="0" max="15" value="8"><output></output></label>

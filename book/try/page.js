@@ -3,8 +3,7 @@
 import { workerOf } from "./scan.js";
 
 const root = document.querySelector("#try"), part = (name) => root.querySelector(`[data-part=${name}]`);
-const COLOURS = { lungs: [86, 180, 233], infection: [213, 94, 0] };
-const BRIGHT = { hounsfield: [-1250, 250], offset: [-1250, 250], grey: [0, 255] }; // what is black and white on the screen
+const LABELS = { R: [0, 86, 213], G: [0, 180, 94], B: [0, 233, 0], A: [0, 255, 255], I: [0, 1, 2], labels: ["", "lungs", "infection"] };
 let viewer, worker, watch, files, name;
 
 const tell = (text, wrong = false) => Object.assign(part("told"), { textContent: text, className: wrong ? "told wrong" : "told" });
@@ -15,18 +14,11 @@ async function view() {
   const { Niivue } = await library();
   const made = new Niivue({ dragAndDropEnabled: false, isRadiologicalConvention: true, loadingText: "", logLevel: "error", crosshairWidth: 0.5, crosshairColor: [1, 1, 1, 0.4] });
   await made.attachToCanvas(part("canvas"));
-  for (const [mask, [red, green, blue]] of Object.entries(COLOURS)) {
-    made.addColormap(mask, { R: [0, red], G: [0, green], B: [0, blue], A: [0, 255], I: [0, 255] });
-  }
   const beside = root.clientWidth > 600; // on a phone one stands above the other
   const place = (sliceType) => ({ sliceType, position: beside ? [sliceType / 2, 0, 0.5, 1] : [0, sliceType / 2, 1, 0.5] });
   made.setCustomLayout([place(0), place(1)]);
   made.onLocationChange = ({ vox }) => label(vox[2]);
   return made;
-}
-
-async function add(file, called, ...how) {
-  viewer.addVolume(await (await library()).NVImage.new(file, `${called}.nii`, called, ...how));
 }
 
 /** A worker that reads these files, and runs the networks if it is asked to. It ends after a time without progress. */
@@ -70,18 +62,19 @@ function open(given) {
 
 async function show({ axes, kind, slices, nth, shown }) {
   clearTimeout(watch);
+  root.classList.add("open");
+  let odd = nth > 1 ? ` It is large: the picture shows one pixel of ${nth} x ${nth}; the networks see all.` : "";
   try {
     viewer ??= await view();
     while (viewer.volumes.length) viewer.removeVolume(viewer.volumes[0]);
-    await add(shown, "gray", 1, null, ...BRIGHT[kind]);
-    root.classList.add("open");
+    viewer.addVolume(await (await library()).NVImage.new(shown, "scan.nii", "gray", 1, null, 0, 255));
     Object.assign(part("slice"), { max: slices - 1, value: slices >> 1 });
     move();
   } catch (error) {
-    tell(`${name}: the viewer cannot show it here (${error.message ?? error}).`);
+    odd = ` The viewer cannot show it here (${error.message ?? error}); the networks can run.`;
   }
   part("run").disabled = false;
-  tell(`${name}: stored as ${axes}, numbers ${kind}; ready.${nth > 1 ? ` It is large: the picture shows one pixel of ${nth} x ${nth}; the networks see all.` : ""}`);
+  tell(`${name}: stored as ${axes}, numbers ${kind}; ready.${odd}`);
 }
 
 /** The slice's number beside its slider. */
@@ -97,15 +90,21 @@ function move() {
   label(Number(value));
 }
 
-async function finish({ amounts, warnings, saved, shown }) {
+async function finish({ slice, amounts, warnings, saved, shown }) {
   clearTimeout(watch);
   part("amounts").innerHTML = Object.entries(amounts).map(([side, { lungs_ml, infection_ml, infected_share: share }]) =>
     `<tr><th scope="row">${side}</th><td>${lungs_ml.toFixed(0)}</td><td>${infection_ml.toFixed(0)}</td><td>${share === null ? "–" : (100 * share).toFixed(1)}</td></tr>`).join("");
   part("warnings").replaceChildren(...warnings.map((text) => Object.assign(document.createElement("li"), { textContent: text })));
-  for (const [i, mask] of Object.keys(COLOURS).entries()) {
+  for (const [i, mask] of ["lungs", "infection"].entries()) {
     URL.revokeObjectURL(part(mask).href);
     Object.assign(part(mask), { href: URL.createObjectURL(saved[i]), download: `${mask}.nii.gz` });
-    if (root.classList.contains("open")) await add(shown[i], mask, Number(part("opacity").value), null, 0.5, 1);
+  }
+  if (viewer?.volumes.length) {
+    const masks = await (await library()).NVImage.new(shown, "masks.nii", "gray", Number(part("opacity").value));
+    masks.setColormapLabel(LABELS);
+    viewer.addVolume(masks);
+    part("slice").value = slice ?? part("slice").value;
+    move();
   }
   root.classList.remove("busy");
   root.classList.add("done");
@@ -137,7 +136,5 @@ part("run").addEventListener("click", () => {
 });
 part("stop").addEventListener("click", () => stop("Stopped."));
 part("slice").addEventListener("input", move);
-part("opacity").addEventListener("input", ({ target }) => {
-  for (let i = 1; i < viewer.volumes.length; i++) viewer.setOpacity(i, Number(target.value));
-});
+part("opacity").addEventListener("change", ({ target }) => viewer.volumes[1] && viewer.setOpacity(1, Number(target.value)));
 root.classList.add("live");

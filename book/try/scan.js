@@ -9,6 +9,7 @@ const READ_AS = { nifti: "nii", nrrd: "nrrd", metaimage: "mha" }; // by the view
 const SPACE = /^space: *(right-anterior-superior|left-anterior-superior|left-posterior-superior|ras|las|lps)\s*$/im;
 const ELSEWHERE = /^(data ?file: *|ElementDataFile *=(?! *LOCAL) *)(.*)\n*/im; // the file that a header's voxels are in
 const UNPLACED = "its header does not tell how the scan lies", COLOURS = "its voxels are colours or complex; expected one whole or real number each";
+const WINDOW = [-1250, 250], BYTES = 2; // HU that are black and white on the screen; NIfTI's number of the type
 
 /**
  * @typedef {object} Scan turned: x, y and slices count towards the patient's left, front and head
@@ -17,8 +18,8 @@ const UNPLACED = "its header does not tell how the scan lies", COLOURS = "its vo
  * @property {string} axes how it is stored, such as RAS @property {string[]} doubts @property {string[]} notes
  * @property {(k: number) => Float32Array} picture a slice row by row: spine at the bottom, the patient's right on the left
  * @property {(mask: Uint8Array) => Uint8Array} saved a mask of the turned voxels, as a NIfTI file in the scan's own space
- * @property {(n: number, mask?: Uint8Array) => ArrayBuffer} shown the scan in HU or grey, or such a mask, with every nth pixel of
- *   x and y: a NIfTI file
+ * @property {(n: number, mask?: Uint8Array) => ArrayBuffer} shown the scan in grey, or such a mask, with every nth pixel of x and y:
+ *   a NIfTI file
  */
 
 /** @param {File[]} files one scan @returns {Promise<Scan>} */
@@ -82,7 +83,7 @@ async function fromPicture(file, NVImage) {
   const { data } = canvas.getImageData(0, 0, width, height), grey = data.filter((_, i) => i % 4 === 0);
   if (data.some((v, i) => i % 4 < 3 && v !== grey[i >> 2])) throw new Error(COLOURS);
   const looked_at = [-1, 0, 0, 0, 0, -1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1];
-  return NVImage.createNiftiArray([width, height, 1], [1, 1, 1], looked_at, 2, grey).buffer;
+  return NVImage.createNiftiArray([width, height, 1], [1, 1, 1], looked_at, BYTES, grey).buffer;
 }
 
 /** A DICOM series as a NIfTI file, by dcm2niix in a worker of its own. @param {File[]} files @returns {Promise<File>} */
@@ -121,13 +122,14 @@ function asScan(volume, doubts, NVImage) {
     picture: (k) => Float32Array.from(turned.subarray(k * plane, (k + 1) * plane), value).reverse(),
     saved: (mask) => volume.toUint8Array(mask),
     shown(n, mask) {
-      const dims = [Math.ceil(nx / n), Math.ceil(ny / n), nz], out = new (mask ? Uint8Array : Int16Array)(dims[0] * dims[1] * nz);
-      const unit = (v) => Math.max(Math.min(value(v) * intensity.scale - intensity.offset, 32767), -32768);
+      const dims = [Math.ceil(nx / n), Math.ceil(ny / n), nz], out = new Uint8ClampedArray(dims[0] * dims[1] * nz);
+      const [low, high] = intensity.kind === "grey" ? intensity.ends : WINDOW, { scale, offset } = intensity;
       for (let k = 0, p = 0; k < nz; k++) for (let y = 0; y < ny; y += n) for (let x = 0; x < nx; x += n, p++) {
-        out[p] = mask ? mask[(k * ny + y) * nx + x] : unit(turned[(k * ny + y) * nx + x]);
+        const at = (k * ny + y) * nx + x;
+        out[p] = mask ? mask[at] : (255 * (value(turned[at]) * scale - offset - low)) / (high - low);
       }
       const affine = volume.matRAS.map((v, i) => (i % 4 < 2 ? v * n : v)), sides = [0, 1, 2].map((j) => Math.hypot(affine[j], affine[4 + j], affine[8 + j]));
-      return NVImage.createNiftiArray(dims, sides, affine, mask ? 2 : 4, out).buffer; // NIfTI's numbers of bytes and of short integers
+      return NVImage.createNiftiArray(dims, sides, affine, BYTES, out).buffer;
     },
   };
 }

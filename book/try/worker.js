@@ -1,6 +1,6 @@
 // One scan away from the page: read, and taken through the cascade slice by slice: pictures, lungs, cleaned, infection, masks.
 
-import { cleanLungs, held } from "./cleaning.js";
+import { cleanLungs, count, held } from "./cleaning.js";
 import { clipped, evenly, toUnits, unchanged } from "./intensity.js";
 import { amounts, hardlyDiffer, implausible, tallies, warnings } from "./report.js";
 import { cascade } from "./rules.js";
@@ -55,12 +55,14 @@ async function segment(provider) {
     tally.add(...found, dense && pixels(k));
     masks.forEach((mask, i) => mask.set(found[i].reverse(), k * columns * rows));
   }
+  const marked = (k) => plane * count(part(infection, k)) + count(part(lungs, k));
+  const [slice] = seen.map(([k]) => k).sort((a, b) => marked(b) - marked(a)); // where most is called infected, or lung
   const told = amounts(tally, millilitres), odd = implausible(told.both, depth * rows * columns * millilitres);
   const noted = clipped(changed, intensity.ends), ends = warnings(lungs, infection, whole);
   const packed = (mask) => new Response(new Blob([scan.saved(mask)]).stream().pipeThrough(new CompressionStream("gzip"))).blob();
   return {
-    amounts: told, warnings: [...odd, ...scan.doubts, ...scan.notes, ...noted, ...ends, ...hardlyDiffer(tally)],
-    saved: await Promise.all(masks.map(packed)), shown: masks.map((mask) => scan.shown(nth, mask)),
+    slice, amounts: told, warnings: [...odd, ...scan.doubts, ...scan.notes, ...noted, ...ends, ...hardlyDiffer(tally)],
+    saved: await Promise.all(masks.map(packed)), shown: scan.shown(nth, masks[0].map((lung, i) => (masks[1][i] ? 2 : lung))),
   };
 }
 

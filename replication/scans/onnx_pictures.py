@@ -136,9 +136,7 @@ def _clahe(g: Graph, grey: str, size: int) -> str:
     area, limit = tile * tile, max(int(CLIP * tile * tile / LEVELS), 1)
     tiles = g("Reshape", grey, g.value([TILES, tile, TILES, tile]))
     tiles = g("Reshape", g("Transpose", tiles, perm=[0, 2, 1, 3]), g.value([TILES**2, area]))
-    zeros, ones = (
-        g.value(np.full(shape, v)) for shape, v in (((TILES**2, LEVELS), 0), ((TILES**2, area), 1))
-    )
+    zeros, ones = (g("Expand", g.value(v), g.value([TILES**2, n])) for v, n in ((0, LEVELS), (1, area)))
     counts = g("ScatterElements", zeros, tiles, ones, axis=1, reduction="add")
     cut = g("Min", counts, g.value(limit))
     over = g("ReduceSum", g("Sub", counts, cut), g.value([1]), keepdims=1)
@@ -161,8 +159,10 @@ def _clahe(g: Graph, grey: str, size: int) -> str:
     x, y = (g.value(weight.reshape(shape), np.float32) for shape in ((1, 1, 1, -1), (1, 1, -1, 1)))
 
     def of(row: int, column: int) -> str:
-        table = TILES * ends[row][:, None] + ends[column]
-        return g("Gather", flat, g("Add", grey, g.value(table[None, None])))
+        table = g(
+            "Add", g.value(TILES * ends[row].reshape(1, 1, -1, 1)), g.value(ends[column].reshape(1, 1, 1, -1))
+        )
+        return g("Gather", flat, g("Add", grey, table))
 
     above, below = (_between(g, of(row, 0), of(row, 1), x) for row in (0, 1))
     return g("Round", _between(g, above, below, y))
