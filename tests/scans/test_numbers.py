@@ -85,13 +85,39 @@ def test_outliers_do_not_decide_what_the_numbers_are(change, kind, value, drawn,
     assert all(low <= scan.plane(k).min() and scan.plane(k).max() <= high for k in range(scan.shape[2]))
 
 
-@pytest.mark.parametrize("value", [np.inf, np.nan, 63536, 64512, 32768, 3071, 1072, -3024, 1e30])
+@pytest.mark.parametrize("value", [np.inf, np.nan, 63536, 64512, 32768, 3071, 1072, 0, 40, -3024, 1e30])
 def test_padding_outside_the_circle_is_air_whatever_it_is(value, drawn, put):
     x, y = np.ogrid[: drawn.hu.shape[0], : drawn.hu.shape[1]]
     corner = ((x - 31) ** 2 + (y - 28) ** 2 > 31**2)[..., None] & np.ones(drawn.hu.shape, bool)
     scan = Scan(put(np.where(corner, value, drawn.hu.astype(np.float64)), drawn.affine))
     assert all((scan.plane(k)[corner[..., k]] == AIR).all() for k in range(scan.shape[2]))
     assert scan.notes
+
+
+def test_air_that_wrapped_is_air_and_a_plane_of_one_number_is_told(drawn, put):
+    air = drawn.hu < -950
+    numbers = np.where(air, drawn.hu + 4096, drawn.hu)
+    numbers[..., 3] = 40
+    scan = Scan(put(numbers, drawn.affine))
+    assert all((scan.plane(k)[air[..., k]] <= -800).mean() > 0.99 for k in range(scan.shape[2]) if k != 3)
+    assert any("1 planes hold one number each" in note for note in scan.notes)
+
+
+@pytest.mark.parametrize(
+    "change, reason",
+    [
+        (lambda hu: hu * 10.0, "no chest in Hounsfield"),
+        (lambda hu: (hu + 1024.0) * 16, "no chest in Hounsfield"),
+        (lambda hu: -hu, "no chest in Hounsfield"),
+        (lambda hu: np.abs(hu), "no chest in Hounsfield"),
+        (lambda hu: hu - 1024.0, "no chest in Hounsfield"),
+        (lambda hu: 255 - np.interp(hu, (-1250, 250), (0, 255)), "inverted"),
+    ],
+    ids=["tenfold", "sixteenfold", "inverted", "without sign", "shifted twice", "inverted grey"],
+)
+def test_numbers_that_are_no_ct_s_are_refused(change, reason, drawn, put):
+    with pytest.raises(ValueError, match=rf"{reason}.*--intensity"):
+        Scan(put(change(drawn.hu), drawn.affine))
 
 
 @pytest.mark.parametrize(

@@ -17,11 +17,17 @@ from numpy.typing import NDArray
 
 AIR, SOFT = (-1100, -700), (-150, 150)  # HU
 LEAST_AIR, LEAST_SOFT = 0.02, 0.08  # share of a chest's voxels
+MOST_DENSE, LEAST_DENSE = (
+    0.35,
+    0.002,
+)  # share above soft tissue: more is a slope left out, less than the least no bone
 DARKEST, BRIGHTEST = -1024.0, 2000.0  # HU: below is padding, above is metal (row 70)
 GREY = (0.0, 255.0)  # the ends of a scan that was windowed before
 BEYOND = 30710.0  # HU: the end of CT's extended scale. Above are wrapped integers and padding: taken as air
 OUTLIERS = 0.002  # share of the voxels at either end that do not decide what the numbers are
 CONSTANT = 0.03  # share of the voxels: one value above bone that so many hold is padding
+CORNERS = 0.5  # share of the pictures' corners: one value above air that so many hold is padding
+METAL = 0.02  # share of the voxels: more above the upper end are no metal, but integers that wrapped
 BONE = 300.0  # HU
 FEW, ALIKE = 32, 0.85  # a label map: so few values, or so large a share of voxels equal to their neighbour
 NOTHING = -1000.0  # HU: air, which stands where nothing was scanned
@@ -40,6 +46,7 @@ class Intensity:
         scale: factor of the stored numbers.
         padding: the number, in HU, that is none but marks what was not scanned; NaN: there is none.
         brightest: HU that is white; infinite: each slice's own darkest and brightest voxel are the ends.
+        beyond: HU above which a number is none.
         notes: what was odd.
     """
 
@@ -47,6 +54,7 @@ class Intensity:
     scale: float = 1.0
     padding: float = np.nan
     brightest: float = BRIGHTEST
+    beyond: float = BEYOND
     notes: tuple[str, ...] = ()
 
     @property
@@ -78,10 +86,11 @@ class Intensity:
             What was found in words, with the share of the voxels.
         """
         low, high = self.ends
-        total = none = bright = dark = mended = 0
+        total = none = bright = dark = mended = blank = 0
         darkest, brightest = low, high
         for stored in planes:
             plane = self._unbounded(stored)
+            blank += bool((plane == plane[0, 0]).all())
             wrong = self._none(plane)
             low_ones, high_ones = ~wrong & (plane < min(low, AIR[0])), ~wrong & (plane > high)
             total, none = total + wrong.size, none + int(wrong.sum())
@@ -92,12 +101,13 @@ class Intensity:
         said = (
             (
                 none,
-                f"NaN, infinite, padding or beyond {BEYOND:,.0f} HU, which no scanner measures: taken as air",
+                f"NaN, infinite, padding or beyond {self.beyond:,.0f} HU, which is no measurement: taken as air",
             ),
             (dark, f"below {min(low, AIR[0]):g}, down to {darkest:g}: padding, taken as air"),
             (bright, f"above {high:g}, up to {brightest:g}: metal or noise, taken as {high:g}"),
         )
         notes = [f"{n} of {total} voxels ({n / total:.2g} of all) {what}" for n, what in said if n]
+        notes += [f"{blank} planes hold one number each: nothing was scanned there"] * (blank > 0)
         return notes + [f"{mended} of these lie in small patches: filled by what is around them"] * (
             mended > 0
         )
@@ -108,7 +118,7 @@ class Intensity:
             return plane * np.float32(self.scale) - np.float32(OFFSETS.get(self.kind, 0.0))
 
     def _none(self, plane: NDArray[np.float32]) -> NDArray[np.bool_]:
-        return ~np.isfinite(plane) | (plane > BEYOND) | (plane == self.padding)
+        return ~np.isfinite(plane) | (plane > self.beyond) | (plane == self.padding)
 
 
 def fill_small(plane: NDArray, wrong: NDArray[np.bool_]) -> int:
@@ -140,17 +150,20 @@ def fill_small(plane: NDArray, wrong: NDArray[np.bool_]) -> int:
     return filled
 
 
-def recognise(sample: NDArray, *, told: str = "auto", beside: NDArray | None = None) -> Intensity:
+def recognise(
+    sample: NDArray, *, told: str = "auto", beside: NDArray | None = None, corners: NDArray | None = None
+) -> Intensity:
     """What some voxels of a chest CT, stored numbers, show.
 
     Args:
         sample: any shape, spread over the whole volume.
         told: `auto`, or the kind where somebody knows it.
         beside: the neighbour of each voxel of the sample, by which a map of many labels is known.
+        corners: the voxels in the corners of the pictures, where a scan has air, or what stands for nothing.
 
     Raises:
         ValueError: all one value, mostly not finite, a label map, or neither Hounsfield units, nor these
-            without their offset, nor grey; the message says what was found, and the option that decides.
+            without their offset, nor grey, or inverted; the message says what was found, and the option that decides.
     """
     if told not in KINDS:
         raise ValueError(f"intensity {told!r}: expected one of {', '.join(KINDS)}")
@@ -163,14 +176,21 @@ def recognise(sample: NDArray, *, told: str = "auto", beside: NDArray | None = N
         )
     if finite.min() == finite.max():
         raise ValueError(f"every sampled voxel is {finite[0]:g}; no CT")
+    corners = np.asarray(finite[:0] if corners is None else corners, np.float32).ravel()
     low, high = np.quantile(finite, (OUTLIERS, 1 - OUTLIERS), method="nearest").tolist()
     shares, fitting = _fitting(finite)
-    if len(fitting) > 1:  # padding may look like tissue of the other kind
-        shares, fitting = _fitting(finite[finite != _padding(finite)])
+    if len(fitting) != 1:  # padding may look like tissue
+        others = finite[(finite != _padding(finite, corners)) & (finite != _commonest(corners)[0])]
+        shares, fitting = _fitting(others if len(others) else finite)
     if told == "auto" and fitting != ["hounsfield"]:
         _refuse_labels(sample, beside, high=high)
     if told == "grey" or told == "auto" and 0 <= low and high <= 255:
         unit = high <= 1
+        if told == "auto" and _inverted(finite, corners, (low + high) / 2):
+            raise ValueError(
+                f"grey of {low:g} to {high:g} with nothing brighter than its corners, where air is: inverted, or with a "
+                "white margin. Invert or crop it; if it is right: --intensity grey"
+            )
         note = f"values of {low:g} to {high:g}: windowed before, not Hounsfield units"
         return Intensity("grey", 255.0 if unit else 1.0, notes=(note + ", scaled by 255" * unit,))
     if told == "auto" and len(fitting) != 1:
@@ -181,7 +201,15 @@ def recognise(sample: NDArray, *, told: str = "auto", beside: NDArray | None = N
         notes = (
             f"values of {low:g} to {high:g}: Hounsfield units whose offset was left out, 1024 is taken off",
         )
-    return Intensity(kind, padding=_padding(finite - OFFSETS[kind]), notes=notes)
+    hounsfield = finite - OFFSETS[kind]
+    padding = _padding(hounsfield, corners - OFFSETS[kind])
+    wrapped = ((hounsfield > BRIGHTEST) & (hounsfield != padding)).mean() > METAL
+    return Intensity(kind, padding=padding, beyond=BRIGHTEST if wrapped else BEYOND, notes=notes)
+
+
+def _inverted(finite: NDArray, corners: NDArray, middle: float) -> bool:
+    """Whether corners are bright and nothing is brighter: of a picture that is cut within the body, bone is."""
+    return bool(len(corners) and np.median(corners) > middle and (finite > corners.max()).mean() < METAL / 2)
 
 
 def _refuse_labels(sample: NDArray, beside: NDArray | None, *, high: float) -> None:
@@ -206,25 +234,39 @@ def _refuse_labels(sample: NDArray, beside: NDArray | None, *, high: float) -> N
 
 
 def _fitting(finite: NDArray) -> tuple[dict[str, tuple[float, float]], list[str]]:
-    """By kind the shares of air and soft tissue, and the kinds of which there is enough of both."""
+    """By kind the shares of air and soft tissue, and the kinds that it can be."""
     shares = {kind: _shares(finite - offset) for kind, offset in OFFSETS.items()}
-    return shares, [k for k, (air, soft) in shares.items() if air >= LEAST_AIR and soft >= LEAST_SOFT]
+    return {kind: (air, soft) for kind, (air, soft, _) in shares.items()}, [
+        kind for kind, (air, soft, dense) in shares.items()
+        if air >= LEAST_AIR and soft >= LEAST_SOFT and dense <= MOST_DENSE and (kind != "offset" or dense >= LEAST_DENSE)
+    ]  # fmt: skip
 
 
-def _padding(hounsfield: NDArray) -> float:
-    """The one value above bone that too many voxels hold to be metal; NaN: none."""
-    values, counts = np.unique(hounsfield[hounsfield > BONE], return_counts=True)
-    most = int(counts.argmax()) if len(counts) else 0
-    return float(values[most]) if len(counts) and counts[most] > CONSTANT * len(hounsfield) else np.nan
+def _padding(hounsfield: NDArray, corners: NDArray) -> float:
+    """The one value that stands for nothing: above bone and held by too many voxels to be metal, or the corners'; NaN: none."""
+    value, count = _commonest(hounsfield[hounsfield > BONE])
+    if count > CONSTANT * len(hounsfield):
+        return value
+    value, count = _commonest(corners)
+    return value if count and count >= CORNERS * len(corners) and value > AIR[1] else np.nan
 
 
-def _shares(hounsfield: NDArray) -> tuple[float, float]:
-    """Shares of air and of soft tissue, padding and what is no body's aside."""
-    body = hounsfield[(hounsfield >= AIR[0]) & (hounsfield <= BRIGHTEST)]
-    if len(body) < len(hounsfield) / 10:
-        return 0.0, 0.0
+def _commonest(numbers: NDArray) -> tuple[float, int]:
+    """The most frequent number, and how often it stands there; NaN and 0 of none."""
+    values, counts = np.unique(numbers[np.isfinite(numbers)], return_counts=True)
+    return (float(values[counts.argmax()]), int(counts.max())) if len(counts) else (np.nan, 0)
+
+
+def _shares(hounsfield: NDArray) -> tuple[float, float, float]:
+    """Shares of air, of soft tissue and of what is denser, padding and what is no body's aside; zeros where most is no body's."""
+    inside = (hounsfield >= AIR[0]) & (hounsfield <= BRIGHTEST)
+    below, above = hounsfield[hounsfield < AIR[0]], hounsfield[hounsfield > BRIGHTEST]
+    odd = sum(len(part) - _commonest(part)[1] for part in (below, above))  # one number alone is padding
+    body = hounsfield[inside]
+    if len(body) < max(odd, len(hounsfield) / 10):
+        return 0.0, 0.0, 0.0
     air, soft = (float(((body >= a) & (body <= b)).mean()) for a, b in (AIR, SOFT))
-    return air, soft
+    return air, soft, float((body > SOFT[1]).mean())
 
 
 def _neither(finite: NDArray, shares: dict[str, tuple[float, float]]) -> str:

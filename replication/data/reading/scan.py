@@ -87,9 +87,11 @@ class Scan:
         self.intensity: Intensity | Any = None  # None of a mask
         if intensity is not None:
             step = max(self._voxels.size // SAMPLED, 1)
-            flat = self._voxels.reshape(-1, order="A")
+            flat, corners = self._voxels.reshape(-1, order="A"), self._turned[np.ix_((0, -1), (0, -1))]
             try:
-                self.intensity = recognise(flat[:-1:step], told=intensity, beside=flat[1::step])
+                self.intensity = recognise(
+                    flat[:-1:step], told=intensity, beside=flat[1::step], corners=corners
+                )
             except ValueError as error:
                 raise ValueError(f"{self.path}: {error}") from error
             (self.doubts if self.intensity.kind == "offset" else self.notes).extend(self.intensity.notes)
