@@ -261,7 +261,8 @@ def multi_frame(slices: Slices, **changed: object):
     (lambda s: multi_frame(moved(1, lambda k: 3 * k)(s)), "a tilted gantry"),
     (lambda s: multi_frame(again(AcquisitionNumber=2, InstanceNumber=lambda k: 50 + k)(s)), "AcquisitionNumber 2"),
     (lambda s: multi_frame(s[:2]), "one DICOM slice|fewer"),
-], ids=["as converted", "frames in disorder", "monochrome1", "noise", "missing", "tilted", "phases", "two frames"])  # fmt: skip
+    (lambda s: multi_frame(s[:6], InConcatenationTotalNumber=2), "1 of 2 files of one scan"),
+], ids=["as converted", "frames in disorder", "monochrome1", "noise", "missing", "tilted", "phases", "two frames", "a part"])  # fmt: skip
 def test_a_multi_frame_file_is_read_or_refused_as_its_slices_would_be(change, said, drawn, tmp_path):
     path = tmp_path / "enhanced.dcm"
     change(dicom_slices(drawn.hu, drawn.affine)).save_as(path)

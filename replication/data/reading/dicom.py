@@ -48,6 +48,12 @@ class Dicom:
             raise ValueError(self._alone())
         self.series = choose(found, self.path, series, self.notes)
         self.notes += self.series.notes
+        parts = len({one.path for one in self.series.slices})
+        total = self.series.slices[0].text("InConcatenationTotalNumber")
+        if total.isdigit() and parts < int(total):
+            raise ValueError(
+                f"{self.path}: {parts} of {total} files of one scan; give the folder with all of them"
+            )
         try:
             stack = fit(self.series.slices)
         except ValueError as error:

@@ -38,7 +38,7 @@ NAMES = ("SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "PatientID", 
 TELLING = [
     "SOPClassUID", "Modality", *NAMES,
     "NumberOfFrames", "SamplesPerPixel", "Rows", "Columns", "PixelSpacing", "ImagePositionPatient", "ImageOrientationPatient",
-    "InstanceNumber", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "RescaleIntercept", "RescaleSlope", *PARTING,
+    "InstanceNumber", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "RescaleIntercept", "RescaleSlope", "InConcatenationTotalNumber", *PARTING,
 ]  # fmt: skip
 WANTED = {"ImagePositionPatient": 3, "ImageOrientationPatient": 6, "PixelSpacing": 2}
 
