@@ -44,7 +44,10 @@ async function segment(provider) {
     part(lungs, k).set(await find("lungs", part(pictures, k)));
   }
   const dense = intensity.kind !== "grey"; // known
-  await cleanLungs(lungs, whole, dense && ((k) => run("hounsfield", given(pixels(k)))));
+  await cleanLungs(lungs, whole, dense && ((k) => {
+    say("cleaning the lungs", depth, depth);
+    return run("hounsfield", given(pixels(k)));
+  }));
   const seen = held(lungs, whole), tally = tallies(columns), masks = [0, 0].map(() => new Uint8Array(columns * rows * depth));
   for (const [done, [k, lung]] of seen.entries()) {
     say("infection", depth + done, seen.length - done);
