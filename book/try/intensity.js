@@ -14,46 +14,62 @@ function counted(sorted) {
   return out;
 }
 
-/** By which offsets there is enough of air and of soft tissue. */
+/** The most frequent number, and how often it stands there; NaN and 0 of none. */
+function commonest(numbers) {
+  return counted(numbers.filter(Number.isFinite).sort()).reduce((a, b) => (b[1] > a[1] ? b : a), [NaN, 0]);
+}
+
+/** The offsets by which it can be a chest. */
 function fitting(finite) {
   return Object.keys(rule.OFFSETS).filter((kind) => {
-    const body = finite.map((v) => v - rule.OFFSETS[kind]).filter((v) => v >= rule.AIR[0] && v <= rule.BRIGHTEST);
-    const share = ([a, b]) => body.filter((v) => v >= a && v <= b).length / body.length;
-    return body.length >= finite.length / 10 && share(rule.AIR) >= rule.LEAST_AIR && share(rule.SOFT) >= rule.LEAST_SOFT;
+    const hu = finite.map((v) => v - rule.OFFSETS[kind]), body = hu.filter((v) => v >= rule.AIR[0] && v <= rule.BRIGHTEST);
+    const odd = (part) => part.length - commonest(part)[1]; // one number alone is padding
+    const outside = odd(hu.filter((v) => v < rule.AIR[0])) + odd(hu.filter((v) => v > rule.BRIGHTEST));
+    const [air, soft, dense] = [rule.AIR, rule.SOFT, [rule.SOFT[1] + 1e-3, Infinity]].map(([a, b]) => body.filter((v) => v >= a && v <= b).length / body.length);
+    const chest = air >= rule.LEAST_AIR && soft >= rule.LEAST_SOFT && dense <= rule.MOST_DENSE && (kind !== "offset" || dense >= rule.LEAST_DENSE);
+    return body.length >= Math.max(outside, finite.length / 10) && chest;
   });
 }
 
-/** The one value above bone that too many voxels hold to be metal; NaN: none. */
-function paddingOf(sorted, off) {
-  const most = [NaN, rule.CONSTANT * sorted.length];
-  return counted(sorted.filter((v) => v - off > rule.BONE)).reduce((a, b) => (b[1] > a[1] ? b : a), most)[0] - off;
+/** The one value that stands for nothing: above bone and held by too many voxels to be metal, or the corners'; NaN: none. */
+function paddingOf(hounsfield, corners) {
+  const [metal, often] = commonest(hounsfield.filter((v) => v > rule.BONE)), [corner, n] = commonest(corners);
+  if (often > rule.CONSTANT * hounsfield.length) return metal;
+  return n && n >= rule.CORNERS * corners.length && corner > rule.AIR[1] ? corner : NaN;
 }
 
 /**
- * What a scan's numbers are, by where air and soft tissue lie in a sample; `beside` holds the neighbour of each voxel of it.
- * @returns {{kind: string, scale: number, offset: number, ends: number[], padding: number, notes: string[]}}
+ * What a scan's numbers are, by where air and soft tissue lie in a sample; `beside` holds the neighbour of each voxel of it,
+ * `corners` those of the pictures.
+ * @returns {{kind: string, scale: number, offset: number, ends: number[], padding: number, beyond: number, notes: string[]}}
  */
-export function recognise(sample, beside) {
+export function recognise(sample, beside, corners) {
   const finite = sample.filter(Number.isFinite).sort(), n = finite.length;
   if (!n || n < sample.length / 2) throw new Error("most of its voxels are NaN or infinite; no CT");
   if (finite[0] === finite[n - 1]) throw new Error(`every voxel is ${finite[0]}; no CT`);
   const [low, high] = [rule.OUTLIERS, 1 - rule.OUTLIERS].map((q) => finite[evenly((n - 1) * q)]);
   let [kind, other] = fitting(finite);
-  if (other) { // padding may look like tissue of the other kind
-    const padding = paddingOf(finite, 0);
-    [kind, other] = fitting(finite.filter((v) => v !== padding));
+  if (!kind || other) { // padding may look like tissue
+    const nothing = [paddingOf(finite, corners), commonest(corners)[0]], others = finite.filter((v) => !nothing.includes(v));
+    [kind, other] = fitting(others.length ? others : finite);
   }
   if (kind !== "hounsfield" || other) refuseLabels(sample, beside, counted(finite), high);
   if (low >= 0 && high <= 255) {
+    const most = Math.max(...corners), bright = finite.filter((v) => v > most).length / n;
+    if (median(corners) > (low + high) / 2 && bright < rule.METAL / 2) {
+      throw new Error(`grey of ${low} to ${high} with nothing brighter than its corners, where air is: inverted, or with a white margin. Invert or crop it`);
+    }
     const notes = [`values of ${low} to ${high}: windowed before, not Hounsfield units${high <= 1 ? ", scaled by 255" : ""}`];
-    return { kind: "grey", scale: high <= 1 ? 255 : 1, offset: 0, ends: rule.GREY, padding: NaN, notes };
+    return { kind: "grey", scale: high <= 1 ? 255 : 1, offset: 0, ends: rule.GREY, padding: NaN, beyond: rule.BEYOND, notes };
   }
   if (!kind || other) {
     throw new Error(`values of ${low} to ${high} are no chest in Hounsfield units, nor grey of 0 to 255. Was a slope or an intercept left out?`);
   }
   const offset = rule.OFFSETS[kind];
   const notes = offset ? [`values of ${low} to ${high}: Hounsfield units whose offset was left out, ${offset} is taken off`] : [];
-  return { kind, scale: 1, offset, ends: [rule.DARKEST, rule.BRIGHTEST], padding: paddingOf(finite, offset), notes };
+  const hounsfield = finite.map((v) => v - offset), padding = paddingOf(hounsfield, corners.map((v) => v - offset));
+  const wrapped = hounsfield.filter((v) => v > rule.BRIGHTEST && v !== padding).length > rule.METAL * n;
+  return { kind, scale: 1, offset, ends: [rule.DARKEST, rule.BRIGHTEST], padding, beyond: wrapped ? rule.BRIGHTEST : rule.BEYOND, notes };
 }
 
 function refuseLabels(sample, beside, values, high) {
@@ -70,18 +86,19 @@ function refuseLabels(sample, beside, values, high) {
 }
 
 /** What `toUnits` changed, of many pictures. */
-export const unchanged = () => ({ voxels: 0, [NONE]: 0, [BRIGHT]: 0, [DARK]: 0, mended: 0, darkest: Infinity, brightest: -Infinity });
+export const unchanged = () => ({ voxels: 0, [NONE]: 0, [BRIGHT]: 0, [DARK]: 0, mended: 0, blank: 0, darkest: Infinity, brightest: -Infinity });
 
 /** A picture's stored numbers as HU or grey between its ends; what was changed is added to `seen`. */
-export function toUnits(stored, columns, { kind, scale, offset, ends: [low, high], padding }, seen = unchanged()) {
+export function toUnits(stored, columns, { kind, scale, offset, ends: [low, high], padding, beyond }, seen = unchanged()) {
   const least = Math.min(low, rule.AIR[0]), units = stored.map((v) => v * scale - offset), nothing = kind === "grey" ? low : rule.NOTHING;
-  const wrong = Uint8Array.from(units, (v) => (!Number.isFinite(v) || v > rule.BEYOND || v === padding ? NONE : v > high ? BRIGHT : v < least ? DARK : 0));
+  const wrong = Uint8Array.from(units, (v) => (!Number.isFinite(v) || v > beyond || v === padding ? NONE : v > high ? BRIGHT : v < least ? DARK : 0));
   wrong.forEach((what, i) => {
     if (what) seen[what]++;
     if (what === DARK) seen.darkest = Math.min(seen.darkest, units[i]);
     if (what === BRIGHT) seen.brightest = Math.max(seen.brightest, units[i]);
   });
   seen.voxels += stored.length;
+  seen.blank += units.every((v) => v === units[0]);
   seen.mended += fillSmall(units, columns, wrong);
   return units.map((v, i) => (wrong[i] === NONE || wrong[i] === DARK ? nothing : Math.min(Math.max(v, low), high)));
 }
@@ -127,12 +144,13 @@ function fillSmall(picture, columns, wrong) {
 }
 
 /** What was changed, in words. */
-export function clipped({ voxels, [NONE]: none, [DARK]: dark, [BRIGHT]: bright, mended, darkest, brightest }, [low, high]) {
+export function clipped({ voxels, [NONE]: none, [DARK]: dark, [BRIGHT]: bright, mended, blank, darkest, brightest }, { ends: [low, high], beyond }) {
   const short = (v, digits) => (v < 1e-4 && v > 0 ? v.toExponential(1).replace(".0e", "e").replace(/-(\d)$/, "-0$1") : `${Number(v.toPrecision(digits))}`);
   return [
-    [none, `NaN, infinite, padding or beyond ${rule.BEYOND.toLocaleString("en")} HU, which no scanner measures: taken as air`],
+    [none, `NaN, infinite, padding or beyond ${beyond.toLocaleString("en")} HU, which is no measurement: taken as air`],
     [dark, `below ${Math.min(low, rule.AIR[0])}, down to ${short(darkest, 6)}: padding, taken as air`],
     [bright, `above ${high}, up to ${short(brightest, 6)}: metal or noise, taken as ${high}`],
   ].filter(([n]) => n).map(([n, what]) => `${n} of ${voxels} voxels (${short(n / voxels, 2)} of all) ${what}`)
+    .concat(blank ? [`${blank} planes hold one number each: nothing was scanned there`] : [])
     .concat(mended ? [`${mended} of these lie in small patches: filled by what is around them`] : []);
 }

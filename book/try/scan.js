@@ -113,7 +113,8 @@ function asScan(volume, doubts, NVImage) {
   const millimetres = placed(volume, doubts, notes), [nx, ny, nz] = volume.dimsRAS.slice(1), plane = nx * ny;
   const value = (v) => Math.fround(v * hdr.scl_slope + hdr.scl_inter), every = Math.max(Math.floor(count / rule.SAMPLED), 1);
   const some = (first) => Float32Array.from({ length: Math.ceil((count - 1) / every) }, (_, i) => value(img[first + i * every]));
-  const intensity = recognise(some(0), some(1)), turned = volume.img2RAS();
+  const turned = volume.img2RAS(), edge = (i) => Math.floor(i / 4) * plane + (i & 1) * (nx - 1) + ((i >> 1) & 1) * (plane - nx);
+  const intensity = recognise(some(0), some(1), Float32Array.from({ length: 4 * nz }, (_, i) => value(turned[edge(i)])));
   (intensity.kind === "offset" ? doubts : notes).push(...intensity.notes);
   volume.extensions = []; // the viewer writes them into a header that does not tell of them
   volume.img = null; // nor is it needed any more

@@ -61,7 +61,7 @@ async function segment(provider) {
   const marked = (k) => plane * count(part(infection, k)) + count(part(lungs, k));
   const [slice] = seen.map(([k]) => k).sort((a, b) => marked(b) - marked(a)); // where most is called infected, or lung
   const told = amounts(tally, millilitres), odd = implausible(told.both, depth * rows * columns * millilitres);
-  const noted = clipped(changed, intensity.ends), ends = warnings(lungs, infection, whole);
+  const noted = clipped(changed, intensity), ends = warnings(lungs, infection, whole);
   const packed = (mask) => new Response(new Blob([scan.saved(mask)]).stream().pipeThrough(new CompressionStream("gzip"))).blob();
   return {
     slice, amounts: told, warnings: [...odd, ...scan.doubts, ...scan.notes, ...noted, ...ends, ...hardlyDiffer(tally)],

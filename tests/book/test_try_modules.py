@@ -33,7 +33,7 @@ PAIRS = {
 }  # what is dropped at once
 REFUSED = {
     "four.nii.gz": "split a series", "unplaced.nii.gz": "does not tell how the scan lies", "labels.nii.gz": "label map",
-    "constant.nii.gz": "no CT", "shifted.nii.gz": "no chest in Hounsfield units", "cut.nii.gz": "damaged or cut short",
+    "constant.nii.gz": "no CT", "inverted.nii": "inverted, or with a white margin", "shifted.nii.gz": "no chest in Hounsfield units", "cut.nii.gz": "damaged or cut short",
     "short.nii": "cut short", "text.nii": "no scan in a format", "complex.nii.gz": "complex", "twice.nii.gz": "its qform says",
     "unplaced.mha": "does not tell how the scan lies", "unplaced.nrrd": "does not tell how the scan lies", "cut.mha": "cannot be read",
     "colour.mha": "colours", "alone.mhd": "in another file, pair.raw: give both", "alone.nhdr": "in another file, pair.raw",
@@ -68,6 +68,13 @@ def write(folder: Path) -> None:
     save("offset.nii.gz", nib.Nifti1Image((hu.clip(-1024) + 1024).astype(np.uint16), affine))
     grey = ((hu.clip(-1250, 250) + 1250) / 1500 * 255).astype(np.uint8)
     save("grey.nii", nib.Nifti1Image(grey, affine))
+    save("inverted.nii", nib.Nifti1Image(255 - grey, affine))
+    away = np.hypot(*np.ogrid[-1 : 1 : hu.shape[0] * 1j, -1 : 1 : hu.shape[1] * 1j]) > 1.1
+    save("corners.nii.gz", nib.Nifti1Image(np.where(away[..., None], 0, hu).astype(np.int16), affine))
+    blank = hu.copy()
+    blank[..., 0] = -1000
+    blank[blank < -950] += 4096  # air that wrapped
+    save("wrapped.nii.gz", nib.Nifti1Image(blank, affine))
     holed = np.where(hu < -1100, np.nan, hu)
     holed[:3, :3] = np.nan
     save("nan.nii.gz", nib.Nifti1Image(holed, affine))
@@ -170,7 +177,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Cascade, dict]:
 def test_a_scan_is_read_prepared_cleaned_and_written_back_as_by_the_command(run) -> None:
     folder, cascade, found = run
     taken = [name for name in found if name not in REFUSED]
-    assert len(taken) == 21
+    assert len(taken) == 23
     for name in taken:
         told, scan = found[name], Scan(folder / name)
         assert "error" not in told, (name, told)
