@@ -121,20 +121,21 @@ class Ours:
         return {label: groups for label, groups in found.items() if all(groups.values())}
 
     def alike(self, runs: Sequence[str], *, protocols: Sequence[str] = ("slice",)) -> str:
-        """The profile in which most of some runs were trained, the preferred one of equals; "" if none was.
+        """The profile in which most of some runs were trained; of equals that with more folds, then the preferred; "" if none was.
 
         What is compared with one another has to come from one profile: the same slices, size and budget.
         """
-        count = {
-            profile: sum(
-                len(self.group(run, protocol=protocol, profile=profile)) > 0
-                for run in runs
-                for protocol in protocols
+        count = {}
+        for profile in self.accepted:
+            of = {
+                (run, p): len(self.group(run, protocol=p, profile=profile)) for run in runs for p in protocols
+            }
+            count[profile] = (
+                sum(map(bool, of.values())),
+                sum(n for (_, p), n in of.items() if p == "patient"),
             )
-            for profile in self.accepted
-        }
         profile = max(count, key=lambda p: count[p], default="")
-        return profile if profile and count[profile] else ""
+        return profile if profile and count[profile][0] else ""
 
     def only(self, profile: str) -> "Ours":
         """The same records, of one profile alone.

@@ -204,8 +204,8 @@ def _claim(number: dict[str, str], ours: Ours, line: Line) -> Judgement:
 
 
 def _decide(rule: str, ours: Ours, protocol: str) -> tuple[str, Judgement, str, list[str]]:
-    """A claim within the first profile that has all it needs, else within the one that lacks least."""
-    tried: list[Any] = []
+    """A claim within the first profile that has all it needs, of new patients that with most folds; else within the one that lacks least."""
+    decided, tried = list[tuple[str, Judgement, str, list[str]]](), list[Any]()
     for profile in ours.accepted:
         used: set[str] = set()
 
@@ -218,6 +218,8 @@ def _decide(rule: str, ours: Ours, protocol: str) -> tuple[str, Judgement, str, 
         )
         judgement, words = judge_claim(rule, values, spread_of)
         if words:
-            return profile, judgement, words, sorted(used)
+            decided.append((profile, judgement, words, sorted(used)))
         tried.append((len(judgement.reason.split(", ")), len(tried), judgement))
+    if decided:
+        return max(decided, key=lambda one: len(one[3]) if protocol == "patient" else 0)
     return "", min(tried)[2], "", []
