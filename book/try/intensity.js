@@ -53,7 +53,7 @@ export function recognise(sample, beside, corners) {
     const nothing = [paddingOf(finite, corners), commonest(corners)[0]], others = finite.filter((v) => !nothing.includes(v));
     [kind, other] = fitting(others.length ? others : finite);
   }
-  if (kind !== "hounsfield" || other) refuseLabels(sample, beside, counted(finite), high);
+  refuseLabels(sample, beside, counted(finite), high, kind === "hounsfield" && !other);
   if (low >= 0 && high <= 255) {
     const most = Math.max(...corners), bright = finite.filter((v) => v > most).length / n;
     if (median(corners) > (low + high) / 2 && bright < rule.METAL / 2) {
@@ -67,12 +67,15 @@ export function recognise(sample, beside, corners) {
   }
   const offset = rule.OFFSETS[kind];
   const notes = offset ? [`values of ${low} to ${high}: Hounsfield units whose offset was left out, ${offset} is taken off`] : [];
-  const hounsfield = finite.map((v) => v - offset), padding = paddingOf(hounsfield, corners.map((v) => v - offset));
+  const hounsfield = finite.map((v) => v - offset), nothing = paddingOf(hounsfield, corners.map((v) => v - offset));
+  const whole = nothing <= rule.BONE && !fitting(finite.filter((v) => v - offset !== nothing)).includes(kind); // it is the body's
+  const padding = whole ? NaN : nothing;
   const wrapped = hounsfield.filter((v) => v > rule.BRIGHTEST && v !== padding).length > rule.METAL * n;
   return { kind, scale: 1, offset, ends: [rule.DARKEST, rule.BRIGHTEST], padding, beyond: wrapped ? rule.BRIGHTEST : rule.BEYOND, notes };
 }
 
-function refuseLabels(sample, beside, values, high) {
+/** `fits`: they fit Hounsfield units; then only two values are no CT. */
+function refuseLabels(sample, beside, values, high, fits) {
   const often = [...values].sort((a, b) => b[1] - a[1]), total = values.reduce((sum, [, n]) => sum + n, 0);
   let needed = 0, patches = 0;
   for (let sum = 0; sum < (1 - rule.OUTLIERS) * total; needed++) sum += often[needed][1];
@@ -81,8 +84,9 @@ function refuseLabels(sample, beside, values, high) {
     patches = inside.length ? inside.filter((i) => sample[i] === beside[i]).length / inside.length : 1;
   }
   const held = often.slice(0, 8).reduce((sum, [, n]) => sum + n, 0);
-  if (needed > rule.FEW && patches < rule.ALIKE && held < rule.HELD * total) return;
-  throw new Error(`a label map or mask, no CT: ${needed} values fill it. Give the scan that it was drawn on`);
+  const shares = values[0][0] >= 0 && high <= 1, between = sample.filter((v) => v > rule.SURE * high && v < (1 - rule.SURE) * high).length / sample.length;
+  const odd = needed <= rule.FEW || patches >= rule.ALIKE || held >= rule.HELD * total || (shares && between < rule.LEAST_BETWEEN);
+  if (needed <= 2 || (odd && !fits)) throw new Error(`a label map or mask, no CT: ${needed} values fill it. Give the scan that it was drawn on`);
 }
 
 /** What `toUnits` changed, of many pictures. */

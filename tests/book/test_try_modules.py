@@ -32,7 +32,7 @@ PAIRS = {
     "both.hdr": ["both.img"],
 }  # what is dropped at once
 REFUSED = {
-    "four.nii.gz": "split a series", "unplaced.nii.gz": "does not tell how the scan lies", "labels.nii.gz": "label map",
+    "four.nii.gz": "split a series", "unplaced.nii.gz": "does not tell how the scan lies", "labels.nii.gz": "label map", "shares.nii.gz": "label map",
     "constant.nii.gz": "no CT", "inverted.nii": "inverted, or with a white margin", "shifted.nii.gz": "no chest in Hounsfield units", "cut.nii.gz": "damaged or cut short",
     "short.nii": "cut short", "text.nii": "no scan in a format", "complex.nii.gz": "complex", "twice.nii.gz": "its qform says",
     "unplaced.mha": "does not tell how the scan lies", "unplaced.nrrd": "does not tell how the scan lies", "cut.mha": "cannot be read",
@@ -115,6 +115,12 @@ def write(folder: Path) -> None:
 
     save("four.nii.gz", nib.Nifti1Image(np.stack([hu] * 2, 3), affine))
     save("unplaced.nii.gz", nib.Nifti1Image(hu, None))
+    save(
+        "shares.nii.gz",
+        nib.Nifti1Image(
+            np.clip((hu > -300) + np.random.default_rng(1).normal(0, 0.01, hu.shape), 0, 1), affine
+        ),
+    )
     save("labels.nii.gz", nib.Nifti1Image((hu > -300).astype(np.uint8) * 12, affine))
     save("constant.nii.gz", nib.Nifti1Image(np.full_like(hu, 7), affine))
     save("shifted.nii.gz", nib.Nifti1Image(hu + 500, affine))

@@ -134,8 +134,10 @@ def test_numbers_that_are_no_ct_s_are_refused(change, reason, drawn, put):
         lambda lung, bad: np.where(np.arange(12) == 3, 7, lung),
         lambda lung, bad: ndimage.zoom(lung.astype(np.float32), 2, order=1),
         lambda lung, bad: np.rint(ndimage.zoom(lung * 255.0, 2, order=1)).astype(np.uint8),
+        lambda lung, bad: np.where(lung > 0, -1000, 40).astype(np.int16),
+        lambda lung, bad: np.clip(ndimage.gaussian_filter(lung.astype(np.float32), 1) + np.random.default_rng(0).normal(0, 0.01, lung.shape), 0, 1),
     ],
-    ids=["0 1", "0 255", "one voxel", "classes", "floats", "0 1000", "halves", "many organs", "with an outlier", "resampled", "resampled 255"],
+    ids=["0 1", "0 255", "one voxel", "classes", "floats", "0 1000", "halves", "many organs", "with an outlier", "resampled", "resampled 255", "in Hounsfield units", "probabilities"],
 )  # fmt: skip
 def test_a_label_map_is_no_ct(change, drawn, put):
     labels = change(drawn.lung, drawn.infection)

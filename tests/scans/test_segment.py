@@ -106,7 +106,9 @@ def test_padding_makes_a_square_in_millimetres_and_is_taken_off_again(shape, spa
     high, wide = (rows + top + bottom) * spacing[0], (columns + left + right) * spacing[1]
     assert abs(high - wide) <= max(spacing) and abs(top - bottom) <= 1 and abs(left - right) <= 1
     hu = np.full((columns, rows, 2), -1024, np.int16)
-    hu[4:-9, 5:-12] = 40  # nearer to two of the sides: turned about, it is another
+    hu[4:-9, 5:-12] = np.arange(20, 50).reshape(30, 1, 1)[
+        np.arange(columns - 13) % 30
+    ]  # nearer to two of the sides: turned about, it is another
     scan = Scan(put(hu, np.diag([-spacing[1], spacing[0], 5, 1])))
     seen = prepare.prepared(scan, size=256, origin=ORIGIN)[:, 0] > 50
     back = prepare.restored(seen.astype(np.uint8), scan)
@@ -259,9 +261,9 @@ def test_a_slice_with_next_to_no_lung_has_none_and_the_second_network_does_not_s
     seen: list[int] = []
     network = cascade_of(eyes.lungs.network, Counting(eyes.infection.network, seen))
     hu = drawn.hu.copy()
-    hu[:, :, :5] += 3000
+    hu[:, :, :3] = 900 + hu[:, :, :3] % 50
     found = segment(Scan(put(hu, drawn.affine)), network, cleaning=only(slices=True))
-    assert not found.lungs[:, :, :5].any() and not found.infection[:, :, :5].any()
+    assert not found.lungs[:, :, :3].any() and not found.infection[:, :, :3].any()
     assert sum(seen) == int(found.lungs.any((0, 1)).sum())
 
 

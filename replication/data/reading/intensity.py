@@ -30,6 +30,7 @@ CORNERS = 0.5  # share of the pictures' corners: one value above air that so man
 METAL = 0.02  # share of the voxels: more above the upper end are no metal, but integers that wrapped
 BONE = 300.0  # HU
 FEW, ALIKE = 32, 0.85  # a label map: so few values, or so large a share of voxels equal to their neighbour
+SURE, LEAST_BETWEEN = 0.1, 0.2  # a map of probabilities: so near 0 or 1 are all voxels but so small a share
 NOTHING = -1000.0  # HU: air, which stands where nothing was scanned
 PATCH, LEAST_PATCH = 0.001, 9  # share of a plane, and voxels: a patch of wrong numbers that is an outlier
 HELD = 0.9  # share of the voxels that eight values hold in a label map, also a resampled one
@@ -182,8 +183,8 @@ def recognise(
     if len(fitting) != 1:  # padding may look like tissue
         others = finite[(finite != _padding(finite, corners)) & (finite != _commonest(corners)[0])]
         shares, fitting = _fitting(others if len(others) else finite)
-    if told == "auto" and fitting != ["hounsfield"]:
-        _refuse_labels(sample, beside, high=high)
+    if told == "auto":
+        _refuse_labels(sample, beside, high=high, fits=fitting == ["hounsfield"])
     if told == "grey" or told == "auto" and 0 <= low and high <= 255:
         unit = high <= 1
         if told == "auto" and _inverted(finite, corners, (low + high) / 2):
@@ -203,6 +204,8 @@ def recognise(
         )
     hounsfield = finite - OFFSETS[kind]
     padding = _padding(hounsfield, corners - OFFSETS[kind])
+    if padding <= BONE and kind not in _fitting(finite[hounsfield != padding])[1]:
+        padding = np.nan  # it is the body's
     wrapped = ((hounsfield > BRIGHTEST) & (hounsfield != padding)).mean() > METAL
     return Intensity(kind, padding=padding, beyond=BRIGHTEST if wrapped else BEYOND, notes=notes)
 
@@ -212,11 +215,14 @@ def _inverted(finite: NDArray, corners: NDArray, middle: float) -> bool:
     return bool(len(corners) and np.median(corners) > middle and (finite > corners.max()).mean() < METAL / 2)
 
 
-def _refuse_labels(sample: NDArray, beside: NDArray | None, *, high: float) -> None:
+def _refuse_labels(sample: NDArray, beside: NDArray | None, *, high: float, fits: bool) -> None:
     """A CT has noise: hundreds of values, and neighbours that differ.
 
+    Args:
+        fits: they fit Hounsfield units; then only two values are no CT.
+
     Raises:
-        ValueError: two values or nearly so, few, or whole numbers in patches.
+        ValueError: two values or nearly so, few, whole numbers in patches, or shares that are 0 or 1 nearly everywhere.
     """
     values, counts = np.unique(sample[np.isfinite(sample)], return_counts=True)
     most = np.sort(counts)[::-1].cumsum()
@@ -225,11 +231,18 @@ def _refuse_labels(sample: NDArray, beside: NDArray | None, *, high: float) -> N
     if beside is not None and values[0] >= 0 and high <= 255 and np.array_equal(values, np.rint(values)):
         inside = (sample != values[counts.argmax()]) & (sample < high)
         patches = float((sample == beside.ravel())[inside].mean()) if inside.any() else 1.0
-    if needed <= FEW or patches >= ALIKE or most[:8][-1] >= HELD * most[-1]:
+    between = 1.0
+    if values[0] >= 0 and high <= 1:
+        between = float(((sample > SURE * high) & (sample < (1 - SURE) * high)).mean())
+    odd = needed <= FEW or patches >= ALIKE or most[:8][-1] >= HELD * most[-1] or between < LEAST_BETWEEN
+    if needed <= 2 or odd and not fits:
         shown = ", ".join(f"{v:g}" for v in values[np.argsort(-counts)[: min(needed, 6)]])
+        what = f"{needed} values ({shown}{', ...' * (needed > 6)}) fill it"
+        if between < LEAST_BETWEEN:
+            what = f"nearly all of its voxels are about 0 or {high:g}"
         raise ValueError(
-            f"a label map or mask, no CT: {needed} value{'s' * (needed > 1)} ({shown}{', ...' * (needed > 6)}) fill it, where a CT has "
-            "noise. Give the scan that it was drawn on; if these numbers are a CT: --intensity hounsfield, offset or grey"
+            f"a label map or mask, no CT: {what}, where a CT has noise. Give the scan that it was drawn on; if these numbers "
+            "are a CT: --intensity hounsfield, offset or grey"
         )
 
 
