@@ -99,6 +99,6 @@ def _list(folder: Any, reading: dict[str, Any]) -> int:
         except (ValueError, OSError) as error:
             print(f"would fail: {error}")
             amiss += 1
-    for one in folder.left_out:
+    for one in (*folder.left_out, *folder.notes):
         print(one)
     return int(amiss > 0)

@@ -1,7 +1,8 @@
 """What of a folder is a scan, and why the rest is none: by what files hold, without reading voxels."""
 
 import os
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,10 +30,11 @@ class LeftOut:
 
 @dataclass
 class Folder:
-    """Name of each scan's results -> the scan, and what was left out. One scan alone is called ""."""
+    """Name of each scan's results -> the scan, what was left out, and what else is odd. One scan alone is called ""."""
 
     scans: dict[str, Path] = field(default_factory=dict)
     left_out: list[LeftOut] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 def look_through(path: str | os.PathLike, *, out: str | os.PathLike | None = None) -> Folder:
@@ -78,7 +80,23 @@ def look_through(path: str | os.PathLike, *, out: str | os.PathLike | None = Non
     if not found.scans:
         told = "".join(f"\n  {one}" for one in found.left_out)
         raise FileNotFoundError(f"{path}: holds no NIfTI file and no folder with DICOM files{told}")
+    found.notes = list(_split(found.scans.values()))
     return found
+
+
+def _split(scans: Iterable[Path]) -> Iterator[str]:
+    """Folders with DICOM files of one series: parts of one scan, or copies."""
+    series: defaultdict[str, list[Path]] = defaultdict(list)
+    for folder in scans:
+        held = _held(first)[0] if (first := next(filter(is_dicom, files_below(folder)), None)) else []
+        if held and held[0].names[0]:
+            series[held[0].names[0]].append(folder)
+    for folders in series.values():
+        if len(folders) > 1:
+            yield (
+                f"{', '.join(map(str, folders))}: the same series, read as {len(folders)} scans; if they are parts of one, put "
+                "their files into one folder"
+            )
 
 
 def _loose_dicom(folder: Path) -> list[Path]:

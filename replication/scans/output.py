@@ -117,7 +117,7 @@ def segment_all(
         ValueError: at the end, each that failed and why, and how many things were left out.
     """
     told, failed = {}, {}
-    for one in folder.left_out:
+    for one in (*folder.left_out, *folder.notes):
         warn(str(one))
     for name, path in folder.scans.items():
         try:

@@ -188,6 +188,10 @@ def test_what_lies_beside_a_dicom_series_and_two_scans_of_one_name_are_told(draw
     assert Scan(folder).notes == ["1 files left out: no DICOM", "1 files left out: not readable (no element)"]
     for other in ("b/x.nii", "b.nii.gz"):
         put(drawn.hu, drawn.affine, f"more/{other}")
+    halves = dicom_slices(drawn.hu, drawn.affine)
+    for part, name in ((halves[:6], "1"), (halves[6:], "2")):
+        put_dicom(tmp_path / "split" / name, part)
+    assert "split/2: the same series, read as 2 scans" in look_through(tmp_path / "split").notes[0]
     with pytest.raises(ValueError, match="would both be written to b/; rename one"):
         look_through(tmp_path / "more")
     with pytest.raises(FileNotFoundError, match="(?s)holds no NIfTI file.*left out: a text"):
