@@ -88,7 +88,7 @@ def plot_learning(networks: Mapping[str, Mapping[str, Sequence[Record]]]) -> Fig
     Args:
         networks: by network and protocol ("slice", "patient"), records.
     """
-    figure, axes = two_across(len(networks), left=1.2, height=2.6, below=0.7)
+    figure, axes = two_across(len(networks), left=0.85, height=2.6, below=0.7)
     for axis, (network, groups) in zip(axes.flat, networks.items()):
         for protocol, (name, colour, marker) in (("slice", STYLES["slice"]), ("patient", STYLES["patient"])):
             curves = learning_curves(groups.get(protocol, []))

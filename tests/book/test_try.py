@@ -162,7 +162,7 @@ def test_what_is_no_scan_gets_a_line_and_a_run_ends_when_it_is_stopped_or_stalls
 ) -> None:
     page, hu = (
         view.page,
-        np.random.default_rng(0).normal(0, 400, (40, 40, 6)).clip(-1000, 1000).astype(np.int16),
+        np.random.default_rng(0).normal(-100, 400, (40, 40, 6)).clip(-1000, 1000).astype(np.int16),
     )
     nib.save(nib.Nifti1Image((hu > 0).astype(np.uint8), np.eye(4)), tmp_path / "labels.nii")
     (tmp_path / "text.nii.gz").write_text("no scan")
