@@ -184,13 +184,14 @@ class Numbers:
         return f"{', '.join(rest)} and {last}" if rest else last
 
     def _held_out(self, run: str, profile: str = "") -> list[float]:
-        """Dice coefficient of each new patient of a run."""
+        """Dice coefficient of each new patient of a run, of the profile that is named, else of `base`, else of another."""
         from replication.training.grid import get_run
 
-        of = (self.of_profile(profile) if profile else self.ours).best(get_run(run).name, protocol="patient")[
-            1
-        ]
-        return [patient["dsc"] for record in of for patient in record["test"]["patients"].values()]
+        name, of = get_run(run).name, self.of_profile(profile or self.base)
+        of = of.best(name, protocol="patient")[1] or (
+            not profile and self.ours.best(name, protocol="patient")[1]
+        )
+        return [patient["dsc"] for record in of or [] for patient in record["test"]["patients"].values()]
 
     def _reach(self, run: str) -> str:
         found = self._held_out(run)
