@@ -187,11 +187,10 @@ class Numbers:
         """Dice coefficient of each new patient of a run, of the profile that is named, else of `base`, else of another."""
         from replication.training.grid import get_run
 
-        name, of = get_run(run).name, self.of_profile(profile or self.base)
-        of = of.best(name, protocol="patient")[1] or (
-            not profile and self.ours.best(name, protocol="patient")[1]
-        )
-        return [patient["dsc"] for record in of or [] for patient in record["test"]["patients"].values()]
+        sources = [self.of_profile(profile)] if profile else [self.of_profile(self.base), self.ours]
+        found = [ours.best(get_run(run).name, protocol="patient")[1] for ours in sources]
+        records = next(filter(None, found), [])
+        return [patient["dsc"] for record in records for patient in record["test"]["patients"].values()]
 
     def _reach(self, run: str) -> str:
         found = self._held_out(run)

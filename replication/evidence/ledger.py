@@ -205,7 +205,8 @@ def _claim(number: dict[str, str], ours: Ours, line: Line) -> Judgement:
 
 def _decide(rule: str, ours: Ours, protocol: str) -> tuple[str, Judgement, str, list[str]]:
     """A claim within the first profile that has all it needs, of new patients that with most folds; else within the one that lacks least."""
-    decided, tried = list[tuple[str, Judgement, str, list[str]]](), list[Any]()
+    decided: list[tuple[str, Judgement, str, list[str]]] = []
+    tried: list[Any] = []
     for profile in ours.accepted:
         used: set[str] = set()
 

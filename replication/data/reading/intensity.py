@@ -17,10 +17,8 @@ from numpy.typing import NDArray
 
 AIR, SOFT = (-1100, -700), (-150, 150)  # HU
 LEAST_AIR, LEAST_SOFT = 0.02, 0.08  # share of a chest's voxels
-MOST_DENSE, LEAST_DENSE = (
-    0.35,
-    0.002,
-)  # share above soft tissue: more is a slope left out, less than the least no bone
+# Share of what is denser than soft tissue: more, and a slope was left out; less, and there is no bone.
+MOST_DENSE, LEAST_DENSE = 0.35, 0.002
 DARKEST, BRIGHTEST = -1024.0, 2000.0  # HU: below is padding, above is metal (row 70)
 GREY = (0.0, 255.0)  # the ends of a scan that was windowed before
 BEYOND = 30710.0  # HU: the end of CT's extended scale. Above are wrapped integers and padding: taken as air

@@ -21,9 +21,7 @@ CT = {
     "1.2.840.10008.5.1.4.1.1.2.2": "converted CT",
 }
 CAPTURE = "1.2.840.10008.5.1.4.1.1.7"  # secondary captures: a page of a report, or what a tool made of a CT
-STANDARD = (
-    "1.2.840.10008."  # begins every class of the standard: others are a maker's own, or an anonymiser's
-)
+STANDARD = "1.2.840.10008."  # begins each class of the standard: others are a maker's own, or an anonymiser's
 # What parts two phases that were stored as one series, in the order in which they are tried.
 TIMES = (
     "TriggerTime", "SeriesDate", "SeriesTime", "AcquisitionDateTime", "FrameAcquisitionDateTime", "AcquisitionDate", "AcquisitionTime",
